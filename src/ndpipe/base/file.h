@@ -1,0 +1,76 @@
+// Files that survive a crash: what these functions report as written is on disk after kill -9 and
+// after power loss.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "ndpipe/base/result.h"
+
+namespace ndpipe {
+
+// An open file descriptor, closed at the end of its life. Movable.
+class FileDescriptor {
+ public:
+  FileDescriptor() = default;
+  explicit FileDescriptor(int fd) : fd_(fd) {}
+  FileDescriptor(FileDescriptor&& other) noexcept : fd_(other.Release()) {}
+  FileDescriptor& operator=(FileDescriptor&& other) noexcept;
+  ~FileDescriptor();
+
+  int get() const { return fd_; }
+  bool valid() const { return fd_ >= 0; }
+  int Release();
+
+ private:
+  int fd_ = -1;
+};
+
+// The whole file. kNotFound, kPermissionDenied; kResourceExhausted when it is larger than
+// max_bytes; kInvalidArgument when it is not a regular file.
+Result<std::vector<uint8_t>> ReadFile(const std::filesystem::path& path, size_t max_bytes);
+
+// Writes beside `path`, syncs, renames, syncs the folder: readers see the old bytes or the new,
+// never a part.
+Status WriteFileDurably(const std::filesystem::path& path, std::span<const uint8_t> bytes);
+Status WriteFileDurably(const std::filesystem::path& path, std::string_view text);
+
+// Makes a rename or creation in `folder` durable.
+Status SyncFolder(const std::filesystem::path& folder);
+
+// Creates the folder and its parents. An existing folder is no error.
+Status MakeFolders(const std::filesystem::path& folder);
+
+// An exclusive lock on a file, held until the object dies or the process ends, however it ends.
+class FileLock {
+ public:
+  // kAlreadyExists when another process holds it: `busy_message` is what the error says. Does not
+  // block.
+  static Result<FileLock> Acquire(const std::filesystem::path& path, std::string_view busy_message);
+
+ private:
+  explicit FileLock(FileDescriptor fd) : fd_(std::move(fd)) {}
+  FileDescriptor fd_;
+};
+
+// A read-only memory map of a whole file. The bytes are shared and immutable; any thread may read
+// them.
+class MappedFile {
+ public:
+  static Result<MappedFile> Open(const std::filesystem::path& path, size_t max_bytes);
+  MappedFile(MappedFile&& other) noexcept;
+  MappedFile& operator=(MappedFile&& other) noexcept;
+  ~MappedFile();
+  std::span<const uint8_t> bytes() const { return {data_, size_}; }
+
+ private:
+  MappedFile(const uint8_t* data, size_t size) : data_(data), size_(size) {}
+  const uint8_t* data_ = nullptr;
+  size_t size_ = 0;
+};
+
+}  // namespace ndpipe

@@ -1,0 +1,88 @@
+// The near-data pipeline: load → decode → infer → sink, overlapped, in bounded memory (NPE of
+// NDPipe, ASPLOS 2024).
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <stop_token>
+#include <string>
+#include <vector>
+
+#include "ndpipe/base/half.h"
+#include "ndpipe/base/result.h"
+#include "ndpipe/engine/engine.h"
+#include "ndpipe/photo/derived/derived_store.h"
+#include "ndpipe/photo/store.h"
+
+namespace ndpipe::extract {
+
+// A unit of work: photos whose outcome is committed together.
+struct WorkBlock {
+  int64_t run = 0;
+  int64_t block = 0;
+  std::vector<int64_t> photos;  // numbers in their store
+};
+
+struct PhotoFailure {
+  int64_t photo = 0;
+  std::string reason;
+};
+
+// The features of a block: each of its photos is either in `photos` (in the block's order) or in
+// `failures`.
+struct BlockFeatures {
+  int64_t run = 0;
+  int64_t block = 0;
+  int64_t feature_size = 0;
+  std::vector<int64_t> photos;
+  std::vector<Half> features;  // [photos.size(), feature_size]
+  std::vector<PhotoFailure> failures;
+};
+
+// Busy seconds are summed over a stage's threads.
+struct StageStats {
+  std::string name;  // "load", "decode", "infer", "sink"
+  double busy_seconds = 0;
+  int num_threads = 0;
+  int64_t items = 0;
+};
+struct ExtractStats {
+  double seconds = 0;  // wall clock of Run
+  int64_t photos = 0;
+  int64_t failed = 0;
+  int64_t from_features = 0;  // photos whose features were cached
+  int64_t from_sidecars = 0;  // photos decoded from a sidecar
+  int64_t photo_bytes = 0;    // read from photo files
+  std::vector<StageStats> stages;
+};
+
+struct ExtractOptions {
+  int num_decoders = 0;                    // threads that load and decode; 0: one a core
+  photo::DerivedStore* derived = nullptr;  // borrowed; null: nothing is cached
+  bool use_features = true;                // read and write the feature cache (when derived is set)
+  bool use_sidecars = true;                // read and write sidecars (when derived is set)
+};
+
+// Borrows everything it is given; Run may be called again, one at a time.
+class Extractor {
+ public:
+  Extractor(const model::Backbone& backbone, model::Precision precision, engine::BodyEngine& body,
+            photo::PhotoSource& source, ExtractOptions options);
+
+  // next: the next block, or nothing at the end; called from one thread. sink: takes each finished
+  // block, in the order of completion, from one thread; blocking in it slows the pipeline. A broken
+  // photo is a failure in its block, never an error. Returns the sink's first error, kCancelled
+  // after a stop, or an engine error; then no more sink calls come.
+  Result<ExtractStats> Run(const std::function<Result<std::optional<WorkBlock>>()>& next,
+                           const std::function<Status(BlockFeatures)>& sink, std::stop_token stop);
+
+ private:
+  const model::Backbone& backbone_;
+  const model::Precision precision_;
+  engine::BodyEngine& body_;
+  photo::PhotoSource& source_;
+  const ExtractOptions options_;
+};
+
+}  // namespace ndpipe::extract

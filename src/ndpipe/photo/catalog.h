@@ -1,0 +1,84 @@
+// The catalog of one store: the truth for its photos, their locations and their source labels.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "ndpipe/base/sqlite.h"
+#include "ndpipe/photo/photo.h"
+
+namespace ndpipe::photo {
+
+struct NewPhoto {
+  PhotoId id;
+  std::string path;  // see Change::path
+  std::string origin;
+  int64_t size_bytes = 0;
+  int64_t modified_us = 0;
+  bool is_test = false;             // else train or held-out by the id
+  std::vector<std::string> labels;  // what the source says; may be empty
+};
+
+struct AddOutcome {
+  int64_t number = 0;
+  bool is_new_photo = false;     // the id was not known (or was deleted)
+  bool is_new_location = false;  // the path was not known for it
+};
+
+struct CatalogCounts {
+  int64_t photos = 0;     // known and not deleted
+  int64_t locations = 0;  // present
+  int64_t missing = 0;    // photos without a present location
+  int64_t labelled = 0;   // photos with at least one source label
+  int64_t bytes = 0;      // of present photos, each counted once
+};
+
+// Owns one SQLite connection. One thread at a time; several processes may hold a Catalog of the
+// same file, so that imports work while the daemon runs. Every mutation writes its change log
+// entries in the same transaction.
+class Catalog {
+ public:
+  // Creates the file (and a random store id in it) when absent. kFailedPrecondition for a newer
+  // schema.
+  static Result<Catalog> Open(const std::filesystem::path& file);
+
+  const std::string& store_id() const { return store_id_; }  // 32 hex digits, made once at creation
+
+  // One transaction for the whole span; outcomes in the same order. Durable on return.
+  Result<std::vector<AddOutcome>> Add(std::span<const NewPhoto> photos);
+  Status Delete(int64_t number);                // kNotFound
+  Status MarkMissing(const std::string& path);  // kNotFound
+  Status Move(const std::string& old_path, const std::string& new_path);
+  // The file at `path` now has other bytes: the old photo's location becomes kChanged; the caller
+  // Add()s the new one.
+  Status MarkChanged(const std::string& path);
+
+  struct Location {
+    int64_t number = 0;
+    PhotoId id;
+    std::string path;
+    int64_t size_bytes = 0;
+    int64_t modified_us = 0;
+  };
+  // A present location of the photo (the first added). kNotFound when it has none, was deleted, or
+  // is unknown.
+  Result<Location> Find(int64_t number);
+  Result<std::optional<Location>> FindPath(const std::string& path);
+  Result<std::optional<int64_t>> NumberOf(const PhotoId& id);
+  // Numbers of photos with a present location, ascending, those above `after`, at most `limit`.
+  Result<std::vector<int64_t>> Numbers(int64_t after, int64_t limit);
+
+  Result<std::vector<Change>> ReadChanges(int64_t after, int64_t limit);  // ascending by sequence
+  Result<int64_t> LastChange();                                           // 0 when the log is empty
+  Result<CatalogCounts> Counts();                                         // constant time
+
+ private:
+  Catalog(sqlite::Database db, std::string store_id);
+  sqlite::Database db_;
+  std::string store_id_;
+};
+
+}  // namespace ndpipe::photo

@@ -1,0 +1,61 @@
+// From a photo's bytes to the model's input: decode, orient, resize, crop.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "ndpipe/base/result.h"
+
+namespace ndpipe::photo {
+
+enum class Interpolation {
+  kBilinear,
+  kBicubic
+};  // both antialiased when shrinking, as Pillow's are
+
+// The resize rule of a backbone: scale the short side to resize_short_side (the long one in
+// proportion, rounded down), then cut crop_height × crop_width out of the centre. Equal specs give
+// equal sidecars.
+struct PreprocessSpec {
+  int resize_short_side = 256;
+  int crop_height = 224;
+  int crop_width = 224;
+  Interpolation interpolation = Interpolation::kBicubic;
+
+  bool operator==(const PreprocessSpec&) const = default;
+  int64_t num_bytes() const { return int64_t{3} * crop_height * crop_width; }
+  // A stable text such as "short256-bicubic-crop224x224-v1"; v grows when the pixels of a rule
+  // change.
+  std::string Key() const;
+  Status Check()
+      const;  // kInvalidArgument unless sizes are in 1…4096 and the crop fits the resized photo
+};
+
+// What one photo may cost before it is refused.
+struct DecodeLimits {
+  int64_t max_pixels = 200'000'000;
+  int max_side = 65'500;
+  int max_scans = 100;  // progressive JPEG
+};
+
+// photo: the file's bytes: JPEG (baseline, progressive; grey, YCbCr, RGB, CMYK, YCCK), PNG, WebP;
+// told by content, not by name. out: uint8 [crop_height, crop_width, 3], RGB, HWC, spec.num_bytes()
+// bytes. EXIF orientation is honoured, an alpha channel is dropped, 16 bits become 8, ICC profiles
+// are ignored. Resized pixels match Pillow's resize within rounding. kInvalidArgument: no known
+// format; kDataLoss: broken or truncated; kResourceExhausted: beyond the limits. Reentrant; memory
+// is bounded by the limits.
+Status Preprocess(std::span<const uint8_t> photo, const PreprocessSpec& spec,
+                  const DecodeLimits& limits, std::span<uint8_t> out);
+
+// The name of the format that the bytes begin like: "jpeg", "png", "webp"; empty for none of these.
+std::string_view FormatOf(std::span<const uint8_t> photo);
+
+// The project's fixed PNG encoder for converted sources: 8-bit RGB, filter none…paeth fixed, zlib
+// level fixed, no ancillary chunks. The same pixels give the same bytes in every build (golden
+// test), so ids are stable. rgb: uint8 [height, width, 3].
+Result<std::vector<uint8_t>> EncodePng(std::span<const uint8_t> rgb, int width, int height);
+
+}  // namespace ndpipe::photo

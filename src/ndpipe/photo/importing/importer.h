@@ -1,0 +1,61 @@
+// Importers: what brings photos (and the labels that their source gives) into a store.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <stop_token>
+#include <string>
+#include <vector>
+
+#include "ndpipe/photo/store.h"
+
+namespace ndpipe::photo {
+
+struct ImportFailure {
+  std::string origin;
+  std::string reason;
+};
+
+struct ImportProgress {
+  int64_t done = 0;   // photos handled so far, failed ones too
+  int64_t total = 0;  // 0 while unknown
+};
+
+struct ImportReport {
+  int64_t found = 0;  // candidates seen
+  int64_t added = 0;  // new photos
+  int64_t known = 0;  // photos that were there already (by id)
+  int64_t failed = 0;
+  int64_t source_labels = 0;
+  int64_t bytes = 0;  // of added photos
+  double seconds = 0;
+  std::vector<ImportFailure> failures;  // the first 1,000
+};
+
+struct ImportOptions {
+  bool in_place = false;  // leave the files where they are (folder sources only)
+  // Of several stores that share a source: take photo i when i % num_shares == share. (demo
+  // --stores N)
+  int64_t share = 0;
+  int64_t num_shares = 1;
+  std::function<void(const ImportProgress&)>
+      on_progress;  // called from the importing thread, at most 10 × a second
+  std::stop_token stop;
+};
+
+// source:
+//   DIR                         a folder, walked recursively; a tree DIR/LABEL/photo is an
+//   ImageFolder tree when every
+//                               photo lies exactly one level deep, and the folder names then are
+//                               source labels
+//   cifar100:FILE               the official binary archive (tar.gz with train.bin, test.bin,
+//   fine_label_names.txt) cifar100:download           the same, fetched from its official address
+//   into DIR/downloads and checked generate:CLASSES,COUNT,SEED photos made by the project's own
+//   generator
+// kInvalidArgument for a source that is none of these; a broken photo is a failure in the report,
+// not an error. What the report counts is durable. Importing the same source again adds nothing.
+Result<ImportReport> Import(PhotoStore& store, const std::string& source,
+                            const ImportOptions& options);
+
+}  // namespace ndpipe::photo

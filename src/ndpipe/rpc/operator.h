@@ -1,0 +1,130 @@
+// What an operator asks of a Tuner: one interface, implemented by the Tuner and by the client that
+// calls it over gRPC.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "ndpipe/base/result.h"
+#include "ndpipe/rpc/security.h"
+
+namespace ndpipe::rpc {
+
+struct StoreStatus {
+  std::string id;
+  std::string name;
+  std::string device;
+  bool connected = false;
+  int64_t photos = 0;
+  int64_t applied_changes = 0;
+  int64_t last_change = 0;
+  int64_t last_seen_us = 0;
+};
+
+struct JobStatus {
+  int64_t id = 0;
+  std::string kind;    // "finetune", "relabel"
+  std::string state;   // "queued", "running", "waiting", "done", "failed", "cancelled"
+  std::string detail;  // for people: "run 2 of 2: extracting", "waiting for store x"
+  int64_t done = 0;    // photos
+  int64_t total = 0;
+  int64_t failed = 0;
+  int64_t version = 0;  // made or distributed by the job; 0: none yet
+  int64_t parent = 0;   // the fine-tune that a relabel belongs to
+  int64_t created_us = 0;
+  int64_t started_us = 0;
+  int64_t finished_us = 0;
+  double photos_per_second = 0;
+  double seconds_left = -1;  // -1: unknown
+  std::string error;
+  std::string report_json;  // of a finished fine-tune with its relabel; else empty
+};
+
+struct ClusterStatus {
+  std::string cluster_id;
+  std::string program_version;
+  int64_t photos = 0;
+  int64_t missing = 0;
+  int64_t labelled = 0;
+  int64_t failed = 0;
+  int64_t pending = 0;
+  int64_t user_labelled = 0;
+  int64_t serving_version = 0;  // 0: none
+  std::vector<StoreStatus> stores;
+  std::vector<JobStatus> jobs;  // those not finished
+};
+
+struct VersionStatus {
+  int64_t number = 0;
+  std::string backbone_name;
+  std::string backbone_hash;
+  std::string cut;
+  std::string state;
+  int64_t num_classes = 0;
+  int64_t tail_bytes = 0;
+  int64_t model_bytes = 0;
+  int64_t job = 0;
+  int64_t created_us = 0;
+};
+
+struct FinetuneRequest {
+  std::string backbone;  // name or hash; empty: that of the serving version
+  int num_runs = 1;
+  int min_stores = 1;  // wait until so many PipeStores are connected
+  std::string recipe = "default";
+  uint64_t seed = 1;
+  std::string precision = "fp32";
+  std::string on_loss = "wait";  // "wait", "continue"
+  bool relabel = true;           // a relabel with the new version follows
+  int epochs = 0;                // 0: the recipe's
+};
+
+struct RelabelRequest {
+  int64_t version = 0;  // 0: the newest one
+  std::string precision = "fp32";
+  std::string on_loss = "wait";
+};
+
+struct SearchRequest {
+  std::string label;
+  std::string source = "any";  // "any", "user", "model"
+  int64_t limit = 100;
+};
+struct SearchHit {
+  std::string photo_id;
+  std::string label;
+  double confidence = 0;
+  std::string source;
+  int64_t version = 0;
+  std::string store;
+  std::string path;
+  std::string origin;
+};
+
+// Thread-safe. Errors carry their gRPC code; kUnavailable when the Tuner cannot be reached.
+class Operator {
+ public:
+  virtual ~Operator() = default;
+  virtual Result<ClusterStatus> GetStatus() = 0;
+  virtual Result<std::vector<JobStatus>> ListJobs() = 0;
+  virtual Result<JobStatus> GetJob(int64_t id) = 0;
+  virtual Status CancelJob(int64_t id) = 0;
+  virtual Result<std::vector<VersionStatus>> ListVersions() = 0;
+  // onnx_file and manifest_file are paths on the caller's machine; the client sends their bytes.
+  virtual Result<VersionStatus> AddModel(const std::filesystem::path& onnx_file,
+                                         const std::filesystem::path& manifest_file) = 0;
+  virtual Result<int64_t> StartFinetune(
+      const FinetuneRequest& request) = 0;  // the job's id, once it is durable
+  virtual Result<int64_t> StartRelabel(const RelabelRequest& request) = 0;
+  virtual Result<std::vector<SearchHit>> Search(const SearchRequest& request) = 0;
+  virtual Status SetUserLabel(const std::string& photo_id, const std::string& label) = 0;
+};
+
+// kUnavailable at the first call, not here, when nobody listens.
+Result<std::unique_ptr<Operator>> ConnectOperator(const Address& tuner, const Security& security);
+
+}  // namespace ndpipe::rpc

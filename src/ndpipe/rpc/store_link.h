@@ -1,0 +1,236 @@
+// What the Tuner and a PipeStore say to each other, as domain types. The PipeStore dials; every
+// call is its own.
+//
+//   control     one bidirectional stream: Hello, Welcome, then heartbeats, assignments, reports.
+//   Small messages only,
+//               on a connection of its own, so that bulk never delays a heartbeat.
+//   changes     the store's change log, from the Tuner's last durable number
+//   work        blocks of photo numbers, handed out as the store reads them
+//   features    feature blocks up, acknowledgements (durable) down
+//   labels      label blocks up, acknowledgements (durable) down
+//   file        a backbone, manifest or tail down, in chunks
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <stop_token>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "ndpipe/base/half.h"
+#include "ndpipe/base/hash.h"
+#include "ndpipe/base/result.h"
+#include "ndpipe/model/backbone.h"
+#include "ndpipe/photo/photo.h"
+#include "ndpipe/rpc/security.h"
+
+namespace ndpipe::rpc {
+
+inline constexpr int kProtocolVersion = 1;
+inline constexpr size_t kMaxMessageBytes = size_t{2} << 20;
+inline constexpr int kMaxUnacknowledgedBlocks = 4;
+inline constexpr int64_t kMaxPhotosPerBlock = 4096;
+
+// ---- control ----
+
+struct Hello {  // store → tuner, first
+  int protocol_version = kProtocolVersion;
+  std::string program_version;
+  std::string cluster_id;  // of the Tuner that the store last belonged to; empty: none yet
+  std::string store_id;
+  std::string store_name;   // for people: host name and folder
+  std::string device;       // "cpu", "cuda:0"
+  int64_t last_change = 0;  // of its change log
+};
+struct Welcome {  // tuner → store, first
+  std::string cluster_id;
+  int64_t session =
+      0;  // of this connection; a later connection of the same store has a greater one
+  int64_t heartbeat_interval_ms = 1000;
+};
+struct StoreHeartbeat {  // store → tuner, every heartbeat_interval_ms
+  int64_t last_change = 0;
+};
+struct TunerHeartbeat {};  // tuner → store, as often
+struct PullChanges {       // tuner → store: send the change log from after + 1
+  int64_t after = 0;
+};
+
+enum class AssignmentKind { kExtract = 1, kRelabel = 2 };
+
+// A store's share of a job. The epoch is new with every assignment; calls that carry an older one
+// are refused.
+struct Assignment {  // tuner → store
+  int64_t job = 0;
+  int64_t epoch = 0;
+  AssignmentKind kind = AssignmentKind::kExtract;
+  Hash256 backbone;
+  std::string cut;
+  model::Precision precision = model::Precision::kFp32;
+  Hash256 feature_space;  // model::FeatureSpace::Hash(), to be equal on both sides
+  int64_t version = 0;    // kRelabel: the model version to label with
+  Hash256 tail;           // kRelabel: its safetensors file
+};
+struct CancelAssignment {  // tuner → store
+  int64_t job = 0;
+  int64_t epoch = 0;
+};
+
+enum class AssignmentState { kPrepared = 1, kDone = 2, kFailed = 3 };
+struct AssignmentReport {  // store → tuner
+  int64_t job = 0;
+  int64_t epoch = 0;
+  AssignmentState state =
+      AssignmentState::kPrepared;  // kPrepared: backbone and tail are there and verified
+  Error error;                     // kFailed
+  double busy_seconds = 0;    // kDone: wall clock from the first block to the last acknowledgement
+  int64_t from_features = 0;  // kDone: photos whose features were cached
+};
+
+using StoreMessage = std::variant<StoreHeartbeat, AssignmentReport>;
+using TunerMessage = std::variant<TunerHeartbeat, PullChanges, Assignment, CancelAssignment>;
+
+// ---- bulk ----
+
+struct AssignmentKey {
+  std::string store_id;
+  int64_t job = 0;
+  int64_t epoch = 0;
+};
+
+struct WorkBlock {
+  int64_t run = 0;
+  int64_t block = 0;
+  std::vector<int64_t> photos;  // numbers in the store
+};
+
+struct Failure {
+  int64_t photo = 0;
+  std::string reason;
+};
+
+// Body outputs of many photos at one cut (docs/formats/feature_block.md).
+struct FeatureBlock {
+  int64_t run = 0;
+  int64_t block = 0;
+  Hash256 feature_space;
+  int64_t feature_size = 0;
+  std::vector<int64_t> photos;
+  std::vector<Half> features;  // [photos.size(), feature_size]
+  std::vector<Failure> failures;
+  int64_t photo_bytes = 0;  // read from photo files for this block
+};
+
+struct LabelBlock {
+  int64_t block = 0;
+  int64_t version = 0;
+  std::vector<int64_t> photos;
+  std::vector<int32_t> classes;    // [photos.size()], class indices of the version's tail
+  std::vector<float> confidences;  // [photos.size()]
+  std::vector<Failure> failures;
+};
+
+enum class FileKind {
+  kBackbone = 1,
+  kManifest = 2,
+  kTail = 3
+};  // kManifest is named by its backbone's hash
+
+// ---- the Tuner's side ----
+
+// Sends to one connected store. Thread-safe; never blocks (the queue is bounded: a store that does
+// not read for that long is disconnected).
+class StoreChannel {
+ public:
+  virtual ~StoreChannel() = default;
+  virtual void Send(TunerMessage message) = 0;
+  virtual void Close(Error reason) = 0;
+};
+
+// Implemented by the Tuner, called on the server's threads, several at once.
+class StoreLinkHandler {
+ public:
+  virtual ~StoreLinkHandler() = default;
+  // An error refuses the store and is shown to its operator: kAlreadyExists (a daemon with this
+  // store id is connected), kFailedPrecondition (protocol version, other cluster). The Tuner may
+  // Send on the channel after it returns.
+  virtual Result<Welcome> OnHello(const Hello& hello, std::shared_ptr<StoreChannel> channel) = 0;
+  virtual void OnMessage(const std::string& store_id, int64_t session,
+                         const StoreMessage& message) = 0;
+  virtual void OnDisconnect(const std::string& store_id, int64_t session) = 0;
+
+  // Returns the last durable sequence number.
+  virtual Result<int64_t> OnChanges(const std::string& store_id,
+                                    const std::vector<photo::Change>& changes) = 0;
+  // The next block for the store; blocks until there is one. Nothing: the assignment has no more
+  // work. `cancelled` is polled: true once the call is gone. kAborted: the epoch is not current.
+  virtual Result<std::optional<WorkBlock>> NextWork(const AssignmentKey& key,
+                                                    const std::function<bool()>& cancelled) = 0;
+  // Durable on return. kAborted: the epoch is not current; kInvalidArgument: not what was asked for
+  // (guarantee 5).
+  virtual Status OnFeatures(const AssignmentKey& key, FeatureBlock block) = 0;
+  virtual Status OnLabels(const AssignmentKey& key, LabelBlock block) = 0;
+  virtual Result<std::filesystem::path> FileFor(FileKind kind, const Hash256& hash) = 0;
+};
+
+// ---- the PipeStore's side ----
+
+// The outcome of a control connection's life.
+struct ControlCallbacks {
+  std::function<void(const Welcome&)> on_welcome;
+  std::function<void(const TunerMessage&)> on_message;  // on the reading thread; must not block
+};
+
+// One connection to the Tuner. Thread-safe. Calls block; `stop` cancels them (kCancelled). A lost
+// Tuner is kUnavailable.
+class StoreLinkClient {
+ public:
+  static Result<std::unique_ptr<StoreLinkClient>> Create(const Address& tuner,
+                                                         const Security& security);
+  virtual ~StoreLinkClient() = default;
+
+  // Holds the control stream until it ends, and says why it ended; sends a heartbeat by itself as
+  // often as Welcome says, with what `last_change` returns. No heartbeat from the Tuner for 10
+  // intervals ends it (kUnavailable).
+  virtual Error RunControl(const Hello& hello, const ControlCallbacks& callbacks,
+                           const std::function<int64_t()>& last_change, std::stop_token stop) = 0;
+  // Queues a report on the running control stream; dropped when there is none.
+  virtual void Report(const AssignmentReport& report) = 0;
+
+  // next: batches of the change log in order; an empty batch ends it. Returns the Tuner's last
+  // durable number.
+  virtual Result<int64_t> SendChanges(
+      const std::string& store_id, const std::function<Result<std::vector<photo::Change>>()>& next,
+      std::stop_token stop) = 0;
+
+  class WorkStream {
+   public:
+    virtual ~WorkStream() = default;  // cancels what is left
+    virtual Result<std::optional<WorkBlock>> Next() = 0;
+  };
+  virtual std::unique_ptr<WorkStream> OpenWork(const AssignmentKey& key, std::stop_token stop) = 0;
+
+  // Send blocks while kMaxUnacknowledgedBlocks are not acknowledged; Finish blocks until all are.
+  template <typename Block>
+  class BlockStream {
+   public:
+    virtual ~BlockStream() = default;  // cancels what is left
+    virtual Status Send(Block block) = 0;
+    virtual Status Finish() = 0;
+  };
+  virtual std::unique_ptr<BlockStream<FeatureBlock>> OpenFeatures(const AssignmentKey& key,
+                                                                  std::stop_token stop) = 0;
+  virtual std::unique_ptr<BlockStream<LabelBlock>> OpenLabels(const AssignmentKey& key,
+                                                              std::stop_token stop) = 0;
+
+  // Writes the file to `to`, verified against `hash` (kManifest: not verified) and durable.
+  // kDataLoss on a mismatch.
+  virtual Status FetchFile(FileKind kind, const Hash256& hash, const std::filesystem::path& to,
+                           std::stop_token stop) = 0;
+};
+
+}  // namespace ndpipe::rpc
