@@ -1,0 +1,112 @@
+#include "ndpipe/pipestore/assignment_runner.h"
+
+#include <memory>
+#include <utility>
+#include <vector>
+
+namespace ndpipe::pipestore {
+namespace {
+
+std::vector<rpc::Failure> ToWire(std::vector<extract::PhotoFailure> failures) {
+  std::vector<rpc::Failure> wire;
+  wire.reserve(failures.size());
+  for (auto& failure : failures) wire.push_back({failure.photo, std::move(failure.reason)});
+  return wire;
+}
+
+}  // namespace
+
+Result<extract::ExtractStats> AssignmentRunner::Run(const rpc::Assignment& assignment,
+                                                    std::stop_token stop) {
+  NDP_ASSIGN(auto models, models_.Load(assignment, tuner_, stop));
+  rpc::AssignmentReport prepared;
+  prepared.job = assignment.job;
+  prepared.epoch = assignment.epoch;
+  prepared.state = rpc::AssignmentState::kPrepared;
+  tuner_.Report(prepared);
+  const rpc::AssignmentKey key{store_.store_id(), assignment.job, assignment.epoch};
+  return assignment.kind == rpc::AssignmentKind::kRelabel ? Relabel(assignment, key, models, stop)
+                                                          : Extract(assignment, key, models, stop);
+}
+
+Result<extract::ExtractStats> AssignmentRunner::Extract(const rpc::Assignment& assignment,
+                                                        const rpc::AssignmentKey& key,
+                                                        ModelCache::Loaded& models,
+                                                        std::stop_token stop) {
+  auto stream = tuner_.OpenFeatures(key, stop);
+  const auto send = [&](extract::BlockFeatures features) -> Status {
+    rpc::FeatureBlock block;
+    block.run = features.run;
+    block.block = features.block;
+    block.feature_space = assignment.feature_space;
+    block.feature_size = features.feature_size;
+    block.photo_bytes = PhotoBytes(features.photos);
+    block.photos = std::move(features.photos);
+    block.features = std::move(features.features);
+    block.failures = ToWire(std::move(features.failures));
+    return stream->Send(std::move(block));
+  };
+  NDP_ASSIGN(auto stats, RunPipeline(assignment, key, models, send, stop));
+  NDP_RETURN_IF_ERROR(stream->Finish());
+  return stats;
+}
+
+Result<extract::ExtractStats> AssignmentRunner::Relabel(const rpc::Assignment& assignment,
+                                                        const rpc::AssignmentKey& key,
+                                                        ModelCache::Loaded& models,
+                                                        std::stop_token stop) {
+  auto stream = tuner_.OpenLabels(key, stop);
+  const auto classify_and_send = [&](extract::BlockFeatures features) -> Status {
+    std::vector<engine::Top1> top1(features.photos.size());
+    NDP_RETURN_IF_ERROR(models.tail->Classify(features.features, top1));
+    rpc::LabelBlock block;
+    block.block = features.block;
+    block.version = assignment.version;
+    block.photos = std::move(features.photos);
+    block.classes.reserve(top1.size());
+    block.confidences.reserve(top1.size());
+    for (const auto& best : top1) {
+      block.classes.push_back(best.class_index);
+      block.confidences.push_back(best.confidence);
+    }
+    block.failures = ToWire(std::move(features.failures));
+    return stream->Send(std::move(block));
+  };
+  NDP_ASSIGN(auto stats, RunPipeline(assignment, key, models, classify_and_send, stop));
+  NDP_RETURN_IF_ERROR(stream->Finish());
+  return stats;
+}
+
+Result<extract::ExtractStats> AssignmentRunner::RunPipeline(
+    const rpc::Assignment& assignment, const rpc::AssignmentKey& key, ModelCache::Loaded& models,
+    const std::function<Status(extract::BlockFeatures)>& sink, std::stop_token stop) {
+  // A failed sink must also end a Next() that waits for the Tuner.
+  std::stop_source work_stop;
+  const std::stop_callback forward(stop, [&] { work_stop.request_stop(); });
+  auto work = tuner_.OpenWork(key, work_stop.get_token());
+  const auto next = [&]() -> Result<std::optional<extract::WorkBlock>> {
+    NDP_ASSIGN(auto block, work->Next());
+    if (!block) return std::nullopt;
+    return extract::WorkBlock{block->run, block->block, std::move(block->photos)};
+  };
+  const auto stopping_sink = [&](extract::BlockFeatures features) -> Status {
+    Status sent = sink(std::move(features));
+    if (!sent) work_stop.request_stop();
+    return sent;
+  };
+  extract::Extractor extractor(*models.backbone, assignment.precision, *models.body, store_,
+                               options_);
+  return extractor.Run(next, stopping_sink, stop);
+}
+
+int64_t AssignmentRunner::PhotoBytes(const std::vector<int64_t>& photos) {
+  return store_.WithCatalog([&](photo::Catalog& catalog) {
+    int64_t total = 0;
+    for (int64_t number : photos) {
+      if (auto location = catalog.Find(number)) total += location->size_bytes;
+    }
+    return total;
+  });
+}
+
+}  // namespace ndpipe::pipestore

@@ -1,0 +1,110 @@
+#include "ndpipe/pipestore/model_cache.h"
+
+#include <fmt/format.h>
+
+#include <utility>
+
+#include "ndpipe/base/bytes.h"
+#include "ndpipe/base/file.h"
+#include "ndpipe/base/log.h"
+
+namespace ndpipe::pipestore {
+namespace {
+
+constexpr size_t kMaxManifestBytes = size_t{16} << 20;
+constexpr size_t kMaxTailBytes = size_t{1} << 30;
+
+}  // namespace
+
+ModelCache::ModelCache(std::filesystem::path folder, model::BackboneFolder backbones,
+                       std::string device, int num_threads)
+    : folder_(std::move(folder)),
+      backbones_(std::move(backbones)),
+      device_(std::move(device)),
+      num_threads_(num_threads) {}
+
+Result<ModelCache> ModelCache::Open(const std::filesystem::path& folder, std::string device,
+                                    int num_threads) {
+  NDP_RETURN_IF_ERROR(MakeFolders(folder / "tails"));
+  NDP_RETURN_IF_ERROR(MakeFolders(folder / "compiled"));
+  NDP_ASSIGN(auto backbones, model::BackboneFolder::Open(folder / "backbones"));
+  return ModelCache(folder, std::move(backbones), std::move(device), num_threads);
+}
+
+Result<ModelCache::Loaded> ModelCache::Load(const rpc::Assignment& assignment,
+                                            rpc::StoreLinkClient& tuner, std::stop_token stop) {
+  Loaded loaded;
+  NDP_ASSIGN(Body * body, LoadBody(assignment, tuner, stop));
+  loaded.backbone = body->backbone.get();
+  loaded.body = body->engine.get();
+  if (assignment.kind == rpc::AssignmentKind::kRelabel) {
+    NDP_ASSIGN(loaded.tail, LoadTail(assignment, tuner, stop));
+  }
+  return loaded;
+}
+
+Result<model::Backbone> ModelCache::FetchBackbone(const Hash256& hash, rpc::StoreLinkClient& tuner,
+                                                  std::stop_token stop) {
+  if (auto kept = backbones_.Get(hash)) return kept;
+  spdlog::info("fetching backbone {} from the Tuner", hash.Hex().substr(0, 12));
+  const auto onnx_file = folder_ / (hash.Hex() + ".onnx");
+  const auto manifest_file = folder_ / (hash.Hex() + ".json");
+  NDP_RETURN_IF_ERROR(tuner.FetchFile(rpc::FileKind::kBackbone, hash, onnx_file, stop));
+  NDP_RETURN_IF_ERROR(tuner.FetchFile(rpc::FileKind::kManifest, hash, manifest_file, stop));
+  NDP_ASSIGN(const auto manifest, ReadFile(manifest_file, kMaxManifestBytes));
+  auto added = backbones_.AddKept(hash, onnx_file, AsText(manifest));
+  std::error_code ignored;  // the copies in backbones_ are what counts
+  std::filesystem::remove(onnx_file, ignored);
+  std::filesystem::remove(manifest_file, ignored);
+  return added;
+}
+
+Result<ModelCache::Body*> ModelCache::LoadBody(const rpc::Assignment& assignment,
+                                               rpc::StoreLinkClient& tuner, std::stop_token stop) {
+  const BodyKey key{assignment.backbone, assignment.cut, assignment.precision};
+  auto found = bodies_.find(key);
+  if (found == bodies_.end()) {
+    NDP_ASSIGN(auto backbone, FetchBackbone(assignment.backbone, tuner, stop));
+    const auto space = model::SpaceOf(backbone, assignment.precision);
+    if (space.Hash() != assignment.feature_space || backbone.cut != assignment.cut) {
+      return Fail(ErrorCode::kFailedPrecondition,
+                  fmt::format("this PipeStore would make features of another space than the Tuner "
+                              "asks for (backbone {}, cut {}): install the same ndpipe on both",
+                              backbone.manifest.name, assignment.cut));
+    }
+    engine::BodyOptions options;
+    options.device = device_;
+    options.cut = assignment.cut;
+    options.precision = assignment.precision;
+    options.num_threads = num_threads_;
+    options.cache_folder = folder_ / "compiled";
+    Body body;
+    body.backbone = std::make_unique<model::Backbone>(std::move(backbone));
+    NDP_ASSIGN(body.engine, engine::CreateBodyEngine(*body.backbone, options));
+    spdlog::info("engine ready: {}", body.engine->description());
+    // One engine at a time: a second one would double the memory and share the cores.
+    bodies_.clear();
+    found = bodies_.emplace(key, std::move(body)).first;
+  }
+  return &found->second;
+}
+
+Result<std::unique_ptr<engine::TailEngine>> ModelCache::LoadTail(const rpc::Assignment& assignment,
+                                                                 rpc::StoreLinkClient& tuner,
+                                                                 std::stop_token stop) {
+  const auto file = folder_ / "tails" / (assignment.tail.Hex() + ".safetensors");
+  auto kept = Sha256::OfFile(file);
+  if (!kept || *kept != assignment.tail) {
+    NDP_RETURN_IF_ERROR(tuner.FetchFile(rpc::FileKind::kTail, assignment.tail, file, stop));
+  }
+  NDP_ASSIGN(const auto bytes, ReadFile(file, kMaxTailBytes));
+  NDP_ASSIGN(const auto tail, model::ParseTail(bytes));
+  if (tail.backbone != assignment.backbone || tail.cut != assignment.cut) {
+    return Fail(ErrorCode::kInvalidArgument,
+                fmt::format("the tail of model version {} belongs to another backbone or cut",
+                            assignment.version));
+  }
+  return engine::CreateTailEngine(tail);
+}
+
+}  // namespace ndpipe::pipestore
