@@ -9,6 +9,7 @@
 #include <set>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "ndpipe/base/hash.h"
@@ -78,6 +79,7 @@ struct PhotoLabel {
   std::string store;    // one place where it lies
   std::string path;
   std::string origin;
+  int64_t photo = 0;  // the database's own dense number: where the next page of ModelLabels starts
 };
 
 struct LabelCounts {

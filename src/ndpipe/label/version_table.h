@@ -1,0 +1,31 @@
+// Versions inside a transaction of the label database.
+#pragma once
+
+#include <optional>
+
+#include "ndpipe/base/sqlite.h"
+#include "ndpipe/label/label_database.h"
+
+namespace ndpipe::label {
+
+struct VersionRow {
+  int64_t number = 0;
+  VersionState state = VersionState::kStaged;
+  Hash256 backbone;
+  int64_t outcomes = 0;
+  int64_t present_labelled = 0;
+  int64_t present_failed = 0;
+};
+
+// kNotFound.
+Result<VersionRow> LoadVersion(sqlite::Database& db, int64_t number);
+Status SetVersionState(sqlite::Database& db, int64_t number, VersionState state);
+
+// The version that readers see, and the one that they saw before it.
+struct ReaderVersions {
+  std::optional<int64_t> serving;
+  std::optional<int64_t> previous;
+};
+Result<ReaderVersions> LoadReaderVersions(sqlite::Database& db);
+
+}  // namespace ndpipe::label
