@@ -1,0 +1,97 @@
+#include <fmt/format.h>
+
+#include <cstdio>
+#include <memory>
+
+#include "ndpipe/base/log.h"
+#include "ndpipe/base/signals.h"
+#include "ndpipe/cli/command.h"
+#include "ndpipe/model/backbone.h"
+#include "ndpipe/tuner/tuner.h"
+
+namespace ndpipe::cli {
+namespace {
+
+struct Flags {
+  int num_runs = 1;
+  int num_stores = 1;
+  bool has_num_stores = false;
+  int port = rpc::kDefaultPort;
+  std::string state;
+  std::string listen = "127.0.0.1";
+  std::string model = "efficientnet-lite0";
+  std::string recipe = "default";
+  uint64_t seed = 1;
+  int threads = 0;
+  bool insecure = false;
+};
+
+Status Run(const Flags& flags, const std::stop_token& stop) {
+  tuner::TunerOptions options;
+  options.state = flags.state;
+  options.listen = {flags.listen, flags.port};
+  options.security.insecure = flags.insecure;
+  options.train_threads = flags.threads;
+  auto backbone = model::ResolveModel(flags.model);
+  if (backbone) {
+    options.backbone = *backbone;
+  } else {
+    spdlog::warn("starting without a default model: {}", backbone.error().message);
+  }
+  if (flags.has_num_stores) {
+    rpc::FinetuneRequest request;
+    request.num_runs = flags.num_runs;
+    request.min_stores = flags.num_stores;
+    request.recipe = flags.recipe;
+    request.seed = flags.seed;
+    options.first_finetune = request;
+  }
+  options.on_report = [](const std::string& report_json) {
+    fmt::print("{}", tuner::FormatReport(report_json));
+    std::fflush(stdout);
+  };
+  NDP_ASSIGN(const auto tuner, tuner::Tuner::Start(std::move(options)));
+  spdlog::info("Tuner listens on {}", rpc::Address{flags.listen, tuner->port()}.Text());
+  WaitForStop(stop);
+  spdlog::info("stopping; unfinished jobs go on at the next start");
+  return {};
+}
+
+}  // namespace
+
+void DeclareTuner(CLI::App& app, Invocation& invocation) {
+  auto flags = std::make_shared<Flags>();
+  CLI::App* command = app.add_subcommand(
+      "tuner", "the training server's daemon: drives PipeStores, trains, keeps labels and models");
+  AddSetting(*command, "-r,--num_of_run", flags->num_runs, "pipelined runs of a fine-tune (N_run)")
+      ->check(CLI::Range(1, 1000))
+      ->capture_default_str();
+  CLI::Option* num_stores =
+      AddSetting(*command, "-n,--num_of_client", flags->num_stores,
+                 "start one fine-tune as soon as so many PipeStores have joined, once per state "
+                 "folder; not given: none starts by itself")
+          ->check(CLI::Range(1, 10000));
+  AddSetting(*command, "-p,--port", flags->port, "the port to listen on")
+      ->check(CLI::Range(0, 65535))
+      ->capture_default_str();
+  AddSetting(*command, "--state", flags->state, "the Tuner's folder")->required();
+  AddSetting(*command, "--listen", flags->listen, "the address to listen on")
+      ->capture_default_str();
+  AddSetting(*command, "--model", flags->model, "the backbone of a new state folder")
+      ->capture_default_str();
+  AddSetting(*command, "--recipe", flags->recipe, "the recipe of the -n fine-tune: default, ndpipe")
+      ->capture_default_str();
+  AddSetting(*command, "--seed", flags->seed, "the seed of the -n fine-tune")
+      ->capture_default_str();
+  AddSetting(*command, "--threads", flags->threads, "cores to train on; 0: all")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  command->add_flag("--insecure", flags->insecure,
+                    "allow listening beyond this machine without TLS");
+  command->callback([flags, num_stores, &invocation] {
+    flags->has_num_stores = num_stores->count() > 0;
+    invocation.run = [flags, &invocation] { return Run(*flags, invocation.stop); };
+  });
+}
+
+}  // namespace ndpipe::cli
