@@ -1,9 +1,11 @@
 // The catalog of one store: the truth for its photos, their locations and their source labels.
+// Tables, rules and invariants: docs/formats/catalog.md.
 #pragma once
 
 #include <cstdint>
 #include <filesystem>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -26,6 +28,7 @@ struct AddOutcome {
   int64_t number = 0;
   bool is_new_photo = false;     // the id was not known (or was deleted)
   bool is_new_location = false;  // the path was not known for it
+  int64_t num_new_labels = 0;    // source labels that it did not carry yet
 };
 
 struct CatalogCounts {
@@ -34,6 +37,8 @@ struct CatalogCounts {
   int64_t missing = 0;    // photos without a present location
   int64_t labelled = 0;   // photos with at least one source label
   int64_t bytes = 0;      // of present photos, each counted once
+
+  bool operator==(const CatalogCounts&) const = default;
 };
 
 // Owns one SQLite connection. One thread at a time; several processes may hold a Catalog of the
@@ -47,13 +52,17 @@ class Catalog {
 
   const std::string& store_id() const { return store_id_; }  // 32 hex digits, made once at creation
 
-  // One transaction for the whole span; outcomes in the same order. Durable on return.
+  // One transaction for the whole span; outcomes in the same order. Durable on return. A path that
+  // another photo held is taken from it (kChanged). kInvalidArgument, and nothing is written, for
+  // paths that leave the store, text that is not UTF-8, and negative sizes.
   Result<std::vector<AddOutcome>> Add(std::span<const NewPhoto> photos);
-  Status Delete(int64_t number);                // kNotFound
-  Status MarkMissing(const std::string& path);  // kNotFound
+  Status Delete(int64_t number);                           // kNotFound
+  Status MarkMissing(const std::string& path);             // kNotFound
+  Status MarkMissing(std::span<const std::string> paths);  // one transaction; unknown: skipped
+  // kNotFound when nothing is recorded at old_path, kAlreadyExists when something is at new_path.
   Status Move(const std::string& old_path, const std::string& new_path);
   // The file at `path` now has other bytes: the old photo's location becomes kChanged; the caller
-  // Add()s the new one.
+  // Add()s the new one. kNotFound.
   Status MarkChanged(const std::string& path);
 
   struct Location {
@@ -66,8 +75,16 @@ class Catalog {
   // A present location of the photo (the first added). kNotFound when it has none, was deleted, or
   // is unknown.
   Result<Location> Find(int64_t number);
+  Result<std::vector<Location>> Locations(
+      int64_t number);  // all present ones, the first added first
   Result<std::optional<Location>> FindPath(const std::string& path);
+  // Present locations whose path begins with `prefix`, ascending by path, those above `after`, at
+  // most `limit`.
+  Result<std::vector<Location>> LocationsUnder(const std::string& prefix, const std::string& after,
+                                               int64_t limit);
   Result<std::optional<int64_t>> NumberOf(const PhotoId& id);
+  Result<Part> PartOf(int64_t number);                            // kNotFound
+  Result<std::vector<std::string>> SourceLabels(int64_t number);  // ascending
   // Numbers of photos with a present location, ascending, those above `after`, at most `limit`.
   Result<std::vector<int64_t>> Numbers(int64_t after, int64_t limit);
 

@@ -44,13 +44,13 @@ struct Change {
   int64_t sequence = 0;
   ChangeKind kind = ChangeKind::kAdded;
   int64_t number = 0;  // the photo's number in its store
-  PhotoId id;
+  PhotoId id{};
   Part part = Part::kTrain;
-  std::string path;      // in the store folder, or absolute for photos left in place
-  std::string old_path;  // kMoved only
-  std::string origin;    // where the photo was imported from, for people: "holiday/beach.jpg",
-                         // "cifar100:train/17"
-  std::string label;     // kSourceLabel only
+  std::string path{};      // in the store folder, or absolute for photos left in place
+  std::string old_path{};  // kMoved only
+  std::string origin{};    // where the photo was imported from, for people: "holiday/beach.jpg",
+                           // "cifar100:train/17"
+  std::string label{};     // kSourceLabel only
   int64_t size_bytes = 0;
   int64_t modified_us = 0;  // the file's modification time, UTC
 };

@@ -2,6 +2,7 @@
 //
 //   DIR/catalog.db    photos, locations, source labels, change log (SQLite, WAL)
 //   DIR/photos/       photos that were copied in, ab/abcdef….jpg by id; never changed
+//   DIR/downloads/    archives that an importer fetched; may be deleted at any time
 //   DIR/derived/      sidecars and features (derived/derived_store.h); may be deleted at any time
 //   DIR/models/       backbones and tails fetched from the Tuner; may be deleted at any time
 #pragma once
@@ -10,8 +11,12 @@
 #include <filesystem>
 #include <memory>
 #include <mutex>
+#include <span>
+#include <string>
+#include <string_view>
 #include <vector>
 
+#include "ndpipe/base/file.h"
 #include "ndpipe/photo/catalog.h"
 
 namespace ndpipe::photo {
@@ -23,8 +28,9 @@ inline constexpr size_t kMaxPhotoBytes = size_t{256} << 20;
 class PhotoSource {
  public:
   virtual ~PhotoSource() = default;
-  // The bytes of the photo's file. kNotFound when it has no readable location now; kDataLoss when
-  // the bytes are no longer those of its id; kResourceExhausted beyond kMaxPhotoBytes.
+  // The bytes of the photo's file, checked against its id. kNotFound when it has no readable
+  // location now; kDataLoss when the bytes are no longer those of its id; kResourceExhausted beyond
+  // kMaxPhotoBytes.
   virtual Result<std::vector<uint8_t>> Read(int64_t number) = 0;
 };
 
@@ -41,6 +47,8 @@ class PhotoStore : public PhotoSource {
   std::filesystem::path derived_folder() const { return folder_ / "derived"; }
   std::filesystem::path models_folder() const { return folder_ / "models"; }
 
+  // Tries the photo's locations in turn. One that is found gone or with other bytes becomes missing
+  // or changed in the catalog.
   Result<std::vector<uint8_t>> Read(int64_t number) override;
 
   // Runs `use` with the catalog under the store's mutex.
@@ -52,14 +60,24 @@ class PhotoStore : public PhotoSource {
 
   // Copies the bytes into photos/ under their id (durably, unless already there) and returns the
   // location's path, relative to the folder. Not yet in the catalog: the caller batches
-  // Catalog::Add.
+  // Catalog::Add. extension: ".jpg", with its dot; lower-case letters and digits, or empty.
   Result<std::string> CopyIn(std::span<const uint8_t> bytes, const PhotoId& id,
                              std::string_view extension);
 
+  // CopyIn for many photos: nothing is durable until SyncCopies() has returned, and the catalog
+  // must not learn of a copy before. Any number of threads may copy at once.
+  Result<std::string> CopyInUnsynced(std::span<const uint8_t> bytes, const PhotoId& id,
+                                     std::string_view extension);
+  Status SyncCopies();
+
  private:
-  PhotoStore(std::filesystem::path folder, Catalog catalog);
+  PhotoStore(std::filesystem::path folder, Catalog catalog, FileDescriptor folder_fd);
+  Result<std::vector<uint8_t>> ReadLocation(const Catalog::Location& location);
+  Status CopyTo(std::span<const uint8_t> bytes, const std::string& path);
+
   std::filesystem::path folder_;
   std::string store_id_;
+  FileDescriptor folder_fd_;  // for syncing the file system that the copies lie on
   std::mutex mutex_;
   Catalog catalog_;  // guarded by mutex_
 };

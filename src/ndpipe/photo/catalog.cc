@@ -1,0 +1,307 @@
+#include "ndpipe/photo/catalog.h"
+
+#include <fmt/core.h>
+
+#include <chrono>
+#include <random>
+#include <thread>
+#include <utility>
+
+#include "ndpipe/photo/catalog_writer.h"
+
+namespace ndpipe::photo {
+namespace {
+
+// docs/formats/catalog.md explains tables and indexes.
+constexpr const char* kMigrations[] = {R"sql(
+CREATE TABLE store(
+  only INTEGER PRIMARY KEY CHECK (only = 1),
+  store_id TEXT NOT NULL,
+  photos INTEGER NOT NULL DEFAULT 0,
+  locations INTEGER NOT NULL DEFAULT 0,
+  missing INTEGER NOT NULL DEFAULT 0,
+  labelled INTEGER NOT NULL DEFAULT 0,
+  bytes INTEGER NOT NULL DEFAULT 0);
+
+CREATE TABLE photo(
+  number INTEGER PRIMARY KEY,
+  id BLOB NOT NULL CHECK (length(id) = 32),
+  part INTEGER NOT NULL,
+  size_bytes INTEGER NOT NULL,
+  num_present INTEGER NOT NULL,
+  num_labels INTEGER NOT NULL,
+  deleted INTEGER NOT NULL);
+CREATE UNIQUE INDEX photo_by_id ON photo(id) WHERE deleted = 0;
+
+CREATE TABLE location(
+  photo INTEGER NOT NULL REFERENCES photo(number),
+  path TEXT NOT NULL,
+  state INTEGER NOT NULL,
+  added INTEGER NOT NULL,
+  size_bytes INTEGER NOT NULL,
+  modified_us INTEGER NOT NULL,
+  origin TEXT NOT NULL,
+  PRIMARY KEY(photo, path)) WITHOUT ROWID;
+CREATE UNIQUE INDEX location_present ON location(path) WHERE state = 0;
+
+CREATE TABLE source_label(
+  photo INTEGER NOT NULL REFERENCES photo(number),
+  label TEXT NOT NULL,
+  PRIMARY KEY(photo, label)) WITHOUT ROWID;
+
+CREATE TABLE change_log(
+  sequence INTEGER PRIMARY KEY,
+  kind INTEGER NOT NULL,
+  photo INTEGER NOT NULL,
+  part INTEGER NOT NULL,
+  path TEXT NOT NULL,
+  old_path TEXT NOT NULL,
+  origin TEXT NOT NULL,
+  label TEXT NOT NULL,
+  size_bytes INTEGER NOT NULL,
+  modified_us INTEGER NOT NULL,
+  logged_us INTEGER NOT NULL);
+CREATE TRIGGER change_log_keeps BEFORE UPDATE ON change_log
+  BEGIN SELECT RAISE(ABORT, 'the change log is append-only'); END;
+CREATE TRIGGER change_log_stays BEFORE DELETE ON change_log
+  BEGIN SELECT RAISE(ABORT, 'the change log is append-only'); END;
+)sql"};
+
+constexpr auto kOpenRetryFor = std::chrono::seconds(30);
+
+// SQLite switches a new file to WAL without waiting for a lock: of two processes that create the
+// same catalog at once, one is told "busy" and only has to come again.
+Result<sqlite::Database> OpenDatabase(const std::filesystem::path& file) {
+  const auto deadline = std::chrono::steady_clock::now() + kOpenRetryFor;
+  while (true) {
+    auto db = sqlite::Database::Open(file, kMigrations);
+    if (db || db.error().code != ErrorCode::kAborted ||
+        std::chrono::steady_clock::now() > deadline) {
+      return db;
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+}
+
+std::string RandomStoreId() {
+  std::random_device random;
+  std::string id;
+  for (int i = 0; i < 4; ++i) id += fmt::format("{:08x}", random());
+  return id;
+}
+
+Result<std::string> ReadStoreId(sqlite::Database& db) {
+  std::string id;
+  const auto read = [&] {
+    return db.Query("SELECT store_id FROM store",
+                    [&](const sqlite::Statement& row) { id = row.Text(0); });
+  };
+  NDP_RETURN_IF_ERROR(read());
+  if (!id.empty()) return id;
+  // Another process may have made one meanwhile: the first stays.
+  NDP_RETURN_IF_ERROR(
+      db.Run("INSERT OR IGNORE INTO store(only, store_id) VALUES(1, ?1)", RandomStoreId()));
+  NDP_RETURN_IF_ERROR(read());
+  return id;
+}
+
+PhotoId IdFrom(std::span<const uint8_t> blob) {
+  const auto id = PhotoId::FromBytes(blob);
+  return id ? *id : PhotoId{};  // the schema checks the length: anything else is a damaged file
+}
+
+constexpr std::string_view kLocationColumns =
+    "SELECT photo.number, photo.id, location.path, location.size_bytes, location.modified_us"
+    " FROM location JOIN photo ON photo.number = location.photo WHERE location.state = 0";
+
+auto AppendLocation(std::vector<Catalog::Location>& locations) {
+  return [&locations](const sqlite::Statement& row) {
+    locations.push_back({row.Int(0), IdFrom(row.Blob(1)), row.Text(2), row.Int(3), row.Int(4)});
+  };
+}
+
+std::string LocationQuery(std::string_view rest) {
+  return std::string(kLocationColumns) + std::string(rest);
+}
+
+}  // namespace
+
+std::string_view PartName(Part part) {
+  switch (part) {
+    case Part::kTrain:
+      return "train";
+    case Part::kHeldOut:
+      return "held-out";
+    case Part::kTest:
+      return "test";
+  }
+  return "unknown";
+}
+
+Catalog::Catalog(sqlite::Database db, std::string store_id)
+    : db_(std::move(db)), store_id_(std::move(store_id)) {}
+
+Result<Catalog> Catalog::Open(const std::filesystem::path& file) {
+  NDP_ASSIGN(auto db, OpenDatabase(file));
+  // Ids and paths arrive in random order: their indexes want to stay in memory while an import
+  // runs, and a page wants to be written back once for many photos.
+  NDP_RETURN_IF_ERROR(db.Execute("PRAGMA cache_size=-65536; PRAGMA wal_autocheckpoint=8192"));
+  NDP_ASSIGN(auto store_id, ReadStoreId(db));
+  return Catalog(std::move(db), std::move(store_id));
+}
+
+Result<std::vector<AddOutcome>> Catalog::Add(std::span<const NewPhoto> photos) {
+  std::vector<AddOutcome> outcomes;
+  if (photos.empty()) return outcomes;
+  outcomes.reserve(photos.size());
+  NDP_ASSIGN(auto writer, CatalogWriter::Begin(db_));
+  for (const NewPhoto& photo : photos) {
+    NDP_ASSIGN(outcomes.emplace_back(), writer.Add(photo));
+  }
+  NDP_RETURN_IF_ERROR(writer.Commit());
+  return outcomes;
+}
+
+Status Catalog::Delete(int64_t number) {
+  NDP_ASSIGN(auto writer, CatalogWriter::Begin(db_));
+  NDP_RETURN_IF_ERROR(writer.Delete(number));
+  return writer.Commit();
+}
+
+Status Catalog::MarkMissing(const std::string& path) {
+  NDP_ASSIGN(auto writer, CatalogWriter::Begin(db_));
+  NDP_RETURN_IF_ERROR(writer.Withdraw(path, LocationState::kMissing));
+  return writer.Commit();
+}
+
+Status Catalog::MarkMissing(std::span<const std::string> paths) {
+  if (paths.empty()) return {};
+  NDP_ASSIGN(auto writer, CatalogWriter::Begin(db_));
+  for (const std::string& path : paths) {
+    auto withdrawn = writer.Withdraw(path, LocationState::kMissing);
+    if (!withdrawn && withdrawn.error().code != ErrorCode::kNotFound) return withdrawn;
+  }
+  return writer.Commit();
+}
+
+Status Catalog::Move(const std::string& old_path, const std::string& new_path) {
+  NDP_ASSIGN(auto writer, CatalogWriter::Begin(db_));
+  NDP_RETURN_IF_ERROR(writer.Move(old_path, new_path));
+  return writer.Commit();
+}
+
+Status Catalog::MarkChanged(const std::string& path) {
+  NDP_ASSIGN(auto writer, CatalogWriter::Begin(db_));
+  NDP_RETURN_IF_ERROR(writer.Withdraw(path, LocationState::kChanged));
+  return writer.Commit();
+}
+
+Result<Catalog::Location> Catalog::Find(int64_t number) {
+  std::vector<Location> found;
+  static const std::string query =
+      LocationQuery(" AND location.photo = ?1 ORDER BY location.added LIMIT 1");
+  NDP_RETURN_IF_ERROR(db_.Query(query, AppendLocation(found), number));
+  if (found.empty()) {
+    return Fail(ErrorCode::kNotFound,
+                fmt::format("photo {} has no present location in this store", number));
+  }
+  return std::move(found.front());
+}
+
+Result<std::vector<Catalog::Location>> Catalog::Locations(int64_t number) {
+  std::vector<Location> found;
+  static const std::string query =
+      LocationQuery(" AND location.photo = ?1 ORDER BY location.added");
+  NDP_RETURN_IF_ERROR(db_.Query(query, AppendLocation(found), number));
+  return found;
+}
+
+Result<std::optional<Catalog::Location>> Catalog::FindPath(const std::string& path) {
+  std::vector<Location> found;
+  static const std::string query = LocationQuery(" AND location.path = ?1");
+  NDP_RETURN_IF_ERROR(db_.Query(query, AppendLocation(found), path));
+  if (found.empty()) return std::nullopt;
+  return std::move(found.front());
+}
+
+Result<std::vector<Catalog::Location>> Catalog::LocationsUnder(const std::string& prefix,
+                                                               const std::string& after,
+                                                               int64_t limit) {
+  std::vector<Location> found;
+  // Text that begins with the prefix sorts below prefix + U+10FFFF, the last code point.
+  static const std::string query = LocationQuery(
+      " AND location.path > ?1 AND location.path >= ?2 AND location.path < ?2 || char(1114111)"
+      " ORDER BY location.path LIMIT ?3");
+  NDP_RETURN_IF_ERROR(db_.Query(query, AppendLocation(found), after, prefix, limit));
+  return found;
+}
+
+Result<std::optional<int64_t>> Catalog::NumberOf(const PhotoId& id) {
+  return db_.QueryInt("SELECT number FROM photo WHERE id = ?1 AND deleted = 0",
+                      std::span<const uint8_t>(id.bytes));
+}
+
+Result<Part> Catalog::PartOf(int64_t number) {
+  NDP_ASSIGN(const auto part,
+             db_.QueryInt("SELECT part FROM photo WHERE number = ?1 AND deleted = 0", number));
+  if (!part) return Fail(ErrorCode::kNotFound, fmt::format("the store has no photo {}", number));
+  return static_cast<Part>(*part);
+}
+
+Result<std::vector<std::string>> Catalog::SourceLabels(int64_t number) {
+  std::vector<std::string> labels;
+  NDP_RETURN_IF_ERROR(db_.Query(
+      "SELECT label FROM source_label WHERE photo = ?1 ORDER BY label",
+      [&](const sqlite::Statement& row) { labels.push_back(row.Text(0)); }, number));
+  return labels;
+}
+
+Result<std::vector<int64_t>> Catalog::Numbers(int64_t after, int64_t limit) {
+  std::vector<int64_t> numbers;
+  NDP_RETURN_IF_ERROR(db_.Query(
+      "SELECT number FROM photo WHERE number > ?1 AND deleted = 0 AND num_present > 0"
+      " ORDER BY number LIMIT ?2",
+      [&](const sqlite::Statement& row) { numbers.push_back(row.Int(0)); }, after, limit));
+  return numbers;
+}
+
+Result<std::vector<Change>> Catalog::ReadChanges(int64_t after, int64_t limit) {
+  std::vector<Change> changes;
+  NDP_RETURN_IF_ERROR(db_.Query(
+      "SELECT sequence, kind, change_log.photo, photo.id, change_log.part, path, old_path, origin,"
+      " label, change_log.size_bytes, modified_us"
+      " FROM change_log JOIN photo ON photo.number = change_log.photo"
+      " WHERE sequence > ?1 ORDER BY sequence LIMIT ?2",
+      [&](const sqlite::Statement& row) {
+        changes.push_back({.sequence = row.Int(0),
+                           .kind = static_cast<ChangeKind>(row.Int(1)),
+                           .number = row.Int(2),
+                           .id = IdFrom(row.Blob(3)),
+                           .part = static_cast<Part>(row.Int(4)),
+                           .path = row.Text(5),
+                           .old_path = row.Text(6),
+                           .origin = row.Text(7),
+                           .label = row.Text(8),
+                           .size_bytes = row.Int(9),
+                           .modified_us = row.Int(10)});
+      },
+      after, limit));
+  return changes;
+}
+
+Result<int64_t> Catalog::LastChange() {
+  NDP_ASSIGN(const auto last, db_.QueryInt("SELECT max(sequence) FROM change_log"));
+  return last.value_or(0);
+}
+
+Result<CatalogCounts> Catalog::Counts() {
+  CatalogCounts counts;
+  NDP_RETURN_IF_ERROR(db_.Query("SELECT photos, locations, missing, labelled, bytes FROM store",
+                                [&](const sqlite::Statement& row) {
+                                  counts = {row.Int(0), row.Int(1), row.Int(2), row.Int(3),
+                                            row.Int(4)};
+                                }));
+  return counts;
+}
+
+}  // namespace ndpipe::photo
