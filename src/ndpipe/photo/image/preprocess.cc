@@ -1,0 +1,102 @@
+#include "ndpipe/photo/image/preprocess.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <new>
+
+#include "ndpipe/photo/image/decode.h"
+#include "ndpipe/photo/image/resize.h"
+
+namespace ndpipe::photo {
+namespace {
+
+constexpr int kMaxSpecSide = 4096;
+
+bool StartsWith(std::span<const uint8_t> bytes, std::string_view start) {
+  return bytes.size() >= start.size() &&
+         std::equal(start.begin(), start.end(), bytes.begin(),
+                    [](char a, uint8_t b) { return static_cast<uint8_t>(a) == b; });
+}
+
+Result<DecodedPhoto> Decode(std::span<const uint8_t> photo, const DecodeLimits& limits,
+                            int short_side) {
+  const std::string_view format = FormatOf(photo);
+  if (format == "jpeg") return DecodeJpeg(photo, limits, short_side);
+  if (format == "png") return DecodePng(photo, limits);
+  if (format == "webp") return DecodeWebp(photo, limits);
+  if (photo.empty()) return Fail(ErrorCode::kDataLoss, "the file is empty");
+  return Fail(ErrorCode::kInvalidArgument,
+              "not a photo of a known format: JPEG, PNG and WebP are read");
+}
+
+}  // namespace
+
+RgbxImage::RgbxImage(int width_in, int height_in)
+    : width(width_in),
+      height(height_in),
+      pixels(std::make_unique_for_overwrite<uint8_t[]>(
+          size_t{4} * static_cast<size_t>(width_in) * static_cast<size_t>(height_in) + kSlack)) {}
+
+Status CheckSize(int64_t width, int64_t height, const DecodeLimits& limits) {
+  if (width <= 0 || height <= 0) {
+    return Fail(ErrorCode::kDataLoss, "the photo is broken: it has no pixels");
+  }
+  if (width > limits.max_side || height > limits.max_side || width * height > limits.max_pixels) {
+    return Fail(ErrorCode::kResourceExhausted,
+                fmt::format("the photo is too large: {} × {} pixels, where sides of {} and {} "
+                            "pixels in all are allowed",
+                            width, height, limits.max_side, limits.max_pixels));
+  }
+  return {};
+}
+
+std::string PreprocessSpec::Key() const {
+  return fmt::format("short{}-{}-crop{}x{}-v1", resize_short_side,
+                     interpolation == Interpolation::kBicubic ? "bicubic" : "bilinear", crop_height,
+                     crop_width);
+}
+
+Status PreprocessSpec::Check() const {
+  for (const int side : {resize_short_side, crop_height, crop_width}) {
+    if (side < 1 || side > kMaxSpecSide) {
+      return Fail(ErrorCode::kInvalidArgument,
+                  fmt::format("the resize rule has a side of {} pixels: 1 to {} are allowed", side,
+                              kMaxSpecSide));
+    }
+  }
+  if (crop_height > resize_short_side || crop_width > resize_short_side) {
+    return Fail(ErrorCode::kInvalidArgument,
+                fmt::format("the crop of {} × {} does not fit a short side of {} pixels",
+                            crop_height, crop_width, resize_short_side));
+  }
+  if (interpolation != Interpolation::kBilinear && interpolation != Interpolation::kBicubic) {
+    return Fail(ErrorCode::kInvalidArgument, "the resize rule has an unknown interpolation");
+  }
+  return {};
+}
+
+std::string_view FormatOf(std::span<const uint8_t> photo) {
+  using std::string_view_literals::operator""sv;
+  if (StartsWith(photo, "\xFF\xD8\xFF"sv)) return "jpeg";
+  if (StartsWith(photo, "\x89PNG\r\n\x1A\n"sv)) return "png";
+  if (photo.size() >= 12 && StartsWith(photo, "RIFF"sv) && StartsWith(photo.subspan(8), "WEBP"sv)) {
+    return "webp";
+  }
+  return {};
+}
+
+Status Preprocess(std::span<const uint8_t> photo, const PreprocessSpec& spec,
+                  const DecodeLimits& limits, std::span<uint8_t> out) {
+  NDP_RETURN_IF_ERROR(spec.Check());
+  NDP_CHECK(out.size() == static_cast<size_t>(spec.num_bytes()));
+  try {
+    NDP_ASSIGN(const DecodedPhoto decoded, Decode(photo, limits, spec.resize_short_side));
+    ResizeAndCrop(decoded, spec, out);
+  } catch (const std::bad_alloc&) {
+    return Fail(ErrorCode::kResourceExhausted, "not enough memory to decode the photo");
+  }
+  return {};
+}
+
+}  // namespace ndpipe::photo

@@ -1,0 +1,198 @@
+#include "ndpipe/photo/image/resize.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <vector>
+
+#include "ndpipe/photo/image/convolve.h"
+
+namespace ndpipe::photo {
+namespace {
+
+// Which way the stored picture lies (EXIF 2.32, tag 0x0112).
+struct Turn {
+  bool transposed;  // the upright picture's rows are the stored picture's columns
+  bool flipped_x;   // the upright picture reads the stored columns from the right
+  bool flipped_y;   // … the stored rows from below
+};
+
+Turn TurnOf(int orientation) {
+  switch (orientation) {
+    case 2:
+      return {false, true, false};
+    case 3:
+      return {false, true, true};
+    case 4:
+      return {false, false, true};
+    case 5:
+      return {true, false, false};
+    case 6:
+      return {true, false, true};
+    case 7:
+      return {true, true, true};
+    case 8:
+      return {true, true, false};
+    default:
+      return {false, false, false};
+  }
+}
+
+// One axis of the stored picture: how it is resized, and the part of the result that is wanted.
+struct Axis {
+  int stored_size;      // pixels in memory
+  double covered_size;  // of them covered by the photo
+  int resized_size;
+  int crop_begin;
+  int crop_size;
+  bool flipped;
+};
+
+double Bicubic(double x) {
+  constexpr double kA = -0.5;
+  x = std::abs(x);
+  if (x < 1.0) return ((kA + 2.0) * x - (kA + 3.0)) * x * x + 1;
+  if (x < 2.0) return (((x - 5) * x + 8) * x - 4) * kA;
+  return 0.0;
+}
+
+double Triangle(double x) { return std::max(0.0, 1.0 - std::abs(x)); }
+
+int32_t ToFixedPoint(double weight) {
+  const double scaled = weight * (1 << kWeightBits);
+  return static_cast<int32_t>(weight < 0 ? scaled - 0.5 : scaled + 0.5);
+}
+
+// Pillow's precompute_coeffs and normalize_coeffs_8bpc (src/libImaging/Resample.c), for the crop's
+// pixels only, mirrored where the axis is flipped.
+Taps TapsOf(const Axis& axis, Interpolation interpolation) {
+  const bool cubic = interpolation == Interpolation::kBicubic;
+  const double scale = axis.covered_size / axis.resized_size;
+  const double filter_scale = std::max(scale, 1.0);
+  const double support = (cubic ? 2.0 : 1.0) * filter_scale;
+  const int max_count = std::min(static_cast<int>(std::ceil(support)) * 2 + 1, axis.stored_size);
+
+  Taps taps;
+  taps.stride = (max_count + kTapGroup - 1) / kTapGroup * kTapGroup;
+  const auto crop_size = static_cast<size_t>(axis.crop_size);
+  taps.begins.resize(crop_size);
+  taps.counts.resize(crop_size);
+  taps.weights.assign(crop_size * static_cast<size_t>(taps.stride), 0);
+  std::vector<double> exact(static_cast<size_t>(max_count));
+  for (size_t i = 0; i < crop_size; ++i) {
+    // A flipped axis is cut and weighed as the upright picture's, then mirrored as a whole.
+    const double center = (axis.crop_begin + static_cast<double>(i) + 0.5) * scale;
+    const int begin = std::max(0, static_cast<int>(center - support + 0.5));
+    const int end = std::min(axis.stored_size, static_cast<int>(center + support + 0.5));
+    const int count = std::min(end - begin, max_count);
+    double sum = 0;
+    for (int k = 0; k < count; ++k) {
+      const double x = (k + begin - center + 0.5) * (1.0 / filter_scale);
+      exact[static_cast<size_t>(k)] = cubic ? Bicubic(x) : Triangle(x);
+      sum += exact[static_cast<size_t>(k)];
+    }
+    int32_t* weights = taps.weights.data() + i * static_cast<size_t>(taps.stride);
+    for (int k = 0; k < count; ++k) {
+      double weight = exact[static_cast<size_t>(k)];
+      if (sum != 0) weight *= 1.0 / sum;
+      weights[axis.flipped ? count - 1 - k : k] = ToFixedPoint(weight);
+    }
+    taps.begins[i] = axis.flipped ? axis.stored_size - begin - count : begin;
+    taps.counts[i] = count;
+  }
+  return taps;
+}
+
+// round((size - crop) / 2), halves to even, as Python rounds and torchvision's CenterCrop cuts.
+int CropBegin(int size, int crop) {
+  const int margin = size - crop;
+  const int half = margin / 2;
+  return margin % 2 != 0 && half % 2 != 0 ? half + 1 : half;
+}
+
+// [first, last) of the stored pixels that the taps read.
+struct Range {
+  int first;
+  int last;
+};
+Range RangeOf(const Taps& taps) {
+  Range range{taps.begins[0], 0};
+  for (size_t i = 0; i < taps.begins.size(); ++i) {
+    range.first = std::min(range.first, taps.begins[i]);
+    range.last = std::max(range.last, taps.begins[i] + taps.counts[i]);
+  }
+  return range;
+}
+
+void Shift(Taps& taps, int by) {
+  for (int& begin : taps.begins) begin -= by;
+}
+
+// Columns, then rows, of the stored picture: uint8 [rows, columns, 4].
+RgbxImage ResizeColumnsFirst(const RgbxImage& image, const Taps& columns, Taps rows) {
+  const Range range = RangeOf(rows);
+  RgbxImage narrow(static_cast<int>(columns.begins.size()), range.last - range.first);
+  const ColumnWeights weights(columns);
+  for (int y = 0; y < narrow.height; ++y) {
+    ConvolveRow(image.row(range.first + y), columns, weights, narrow.row(y));
+  }
+  Shift(rows, range.first);
+  RgbxImage small(narrow.width, static_cast<int>(rows.begins.size()));
+  ConvolveColumns(narrow.row(0), narrow.stride(), narrow.stride(), rows, small.row(0));
+  return small;
+}
+
+// Rows, then columns.
+RgbxImage ResizeRowsFirst(const RgbxImage& image, Taps columns, const Taps& rows) {
+  const Range range = RangeOf(columns);
+  RgbxImage flat(range.last - range.first, static_cast<int>(rows.begins.size()));
+  ConvolveColumns(image.row(0) + size_t{4} * static_cast<size_t>(range.first), image.stride(),
+                  flat.stride(), rows, flat.row(0));
+  Shift(columns, range.first);
+  const ColumnWeights weights(columns);
+  RgbxImage small(static_cast<int>(columns.begins.size()), flat.height);
+  for (int y = 0; y < flat.height; ++y) ConvolveRow(flat.row(y), columns, weights, small.row(y));
+  return small;
+}
+
+void Pack(const RgbxImage& small, bool transposed, std::span<uint8_t> out) {
+  uint8_t* to = out.data();
+  const int height = transposed ? small.width : small.height;
+  const int width = transposed ? small.height : small.width;
+  const size_t step = transposed ? small.stride() : 4;
+  for (int y = 0; y < height; ++y) {
+    const uint8_t* from =
+        transposed ? small.row(0) + size_t{4} * static_cast<size_t>(y) : small.row(y);
+    for (int x = 0; x < width; ++x, from += step, to += 3) std::memcpy(to, from, 3);
+  }
+}
+
+}  // namespace
+
+void ResizeAndCrop(const DecodedPhoto& photo, const PreprocessSpec& spec, std::span<uint8_t> out) {
+  const Turn turn = TurnOf(photo.orientation);
+  const int upright_width = turn.transposed ? photo.height : photo.width;
+  const int upright_height = turn.transposed ? photo.width : photo.height;
+  const int short_side = std::min(upright_width, upright_height);
+  const auto resized = [&](int size) {
+    return static_cast<int>(int64_t{spec.resize_short_side} * size / short_side);
+  };
+  const auto axis = [&](int stored, double covered, int size, int crop, bool flipped) {
+    return Axis{stored, covered, resized(size), CropBegin(resized(size), crop), crop, flipped};
+  };
+  const int crop_columns = turn.transposed ? spec.crop_height : spec.crop_width;
+  const int crop_rows = turn.transposed ? spec.crop_width : spec.crop_height;
+  Taps columns = TapsOf(
+      axis(photo.image.width, photo.covered_width, photo.width, crop_columns, turn.flipped_x),
+      spec.interpolation);
+  Taps rows = TapsOf(
+      axis(photo.image.height, photo.covered_height, photo.height, crop_rows, turn.flipped_y),
+      spec.interpolation);
+  // Pillow rounds to 8 bits after the upright picture's rows; so does this.
+  const RgbxImage small = turn.transposed
+                              ? ResizeRowsFirst(photo.image, std::move(columns), rows)
+                              : ResizeColumnsFirst(photo.image, columns, std::move(rows));
+  Pack(small, turn.transposed, out);
+}
+
+}  // namespace ndpipe::photo
