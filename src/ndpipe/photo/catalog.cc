@@ -26,23 +26,25 @@ CREATE TABLE store(
 CREATE TABLE photo(
   number INTEGER PRIMARY KEY,
   id BLOB NOT NULL CHECK (length(id) = 32),
+  id_key INTEGER NOT NULL,
   part INTEGER NOT NULL,
   size_bytes INTEGER NOT NULL,
   num_present INTEGER NOT NULL,
   num_labels INTEGER NOT NULL,
   deleted INTEGER NOT NULL);
-CREATE UNIQUE INDEX photo_by_id ON photo(id) WHERE deleted = 0;
+CREATE INDEX photo_by_id ON photo(id_key) WHERE deleted = 0;
 
 CREATE TABLE location(
+  row INTEGER PRIMARY KEY,
   photo INTEGER NOT NULL REFERENCES photo(number),
   path TEXT NOT NULL,
+  path_key INTEGER NOT NULL,
   state INTEGER NOT NULL,
-  added INTEGER NOT NULL,
   size_bytes INTEGER NOT NULL,
   modified_us INTEGER NOT NULL,
-  origin TEXT NOT NULL,
-  PRIMARY KEY(photo, path)) WITHOUT ROWID;
-CREATE UNIQUE INDEX location_present ON location(path) WHERE state = 0;
+  origin TEXT NOT NULL);
+CREATE INDEX location_by_photo ON location(photo);
+CREATE INDEX location_by_path ON location(path_key);
 
 CREATE TABLE source_label(
   photo INTEGER NOT NULL REFERENCES photo(number),
@@ -111,12 +113,18 @@ PhotoId IdFrom(std::span<const uint8_t> blob) {
 }
 
 constexpr std::string_view kLocationColumns =
-    "SELECT photo.number, photo.id, location.path, location.size_bytes, location.modified_us"
+    "SELECT location.row, photo.number, photo.id, location.path, location.size_bytes,"
+    " location.modified_us"
     " FROM location JOIN photo ON photo.number = location.photo WHERE location.state = 0";
 
 auto AppendLocation(std::vector<Catalog::Location>& locations) {
   return [&locations](const sqlite::Statement& row) {
-    locations.push_back({row.Int(0), IdFrom(row.Blob(1)), row.Text(2), row.Int(3), row.Int(4)});
+    locations.push_back({.number = row.Int(1),
+                         .id = IdFrom(row.Blob(2)),
+                         .path = row.Text(3),
+                         .size_bytes = row.Int(4),
+                         .modified_us = row.Int(5),
+                         .row = row.Int(0)});
   };
 }
 
@@ -199,7 +207,7 @@ Status Catalog::MarkChanged(const std::string& path) {
 Result<Catalog::Location> Catalog::Find(int64_t number) {
   std::vector<Location> found;
   static const std::string query =
-      LocationQuery(" AND location.photo = ?1 ORDER BY location.added LIMIT 1");
+      LocationQuery(" AND location.photo = ?1 ORDER BY location.row LIMIT 1");
   NDP_RETURN_IF_ERROR(db_.Query(query, AppendLocation(found), number));
   if (found.empty()) {
     return Fail(ErrorCode::kNotFound,
@@ -210,35 +218,34 @@ Result<Catalog::Location> Catalog::Find(int64_t number) {
 
 Result<std::vector<Catalog::Location>> Catalog::Locations(int64_t number) {
   std::vector<Location> found;
-  static const std::string query =
-      LocationQuery(" AND location.photo = ?1 ORDER BY location.added");
+  static const std::string query = LocationQuery(" AND location.photo = ?1 ORDER BY location.row");
   NDP_RETURN_IF_ERROR(db_.Query(query, AppendLocation(found), number));
   return found;
 }
 
 Result<std::optional<Catalog::Location>> Catalog::FindPath(const std::string& path) {
   std::vector<Location> found;
-  static const std::string query = LocationQuery(" AND location.path = ?1");
-  NDP_RETURN_IF_ERROR(db_.Query(query, AppendLocation(found), path));
+  static const std::string query =
+      LocationQuery(" AND location.path_key = ?1 AND location.path = ?2");
+  NDP_RETURN_IF_ERROR(db_.Query(query, AppendLocation(found), PathKey(path), path));
   if (found.empty()) return std::nullopt;
   return std::move(found.front());
 }
 
 Result<std::vector<Catalog::Location>> Catalog::LocationsUnder(const std::string& prefix,
-                                                               const std::string& after,
-                                                               int64_t limit) {
+                                                               int64_t after_row, int64_t limit) {
   std::vector<Location> found;
   // Text that begins with the prefix sorts below prefix + U+10FFFF, the last code point.
   static const std::string query = LocationQuery(
-      " AND location.path > ?1 AND location.path >= ?2 AND location.path < ?2 || char(1114111)"
-      " ORDER BY location.path LIMIT ?3");
-  NDP_RETURN_IF_ERROR(db_.Query(query, AppendLocation(found), after, prefix, limit));
+      " AND location.row > ?1 AND location.path >= ?2 AND location.path < ?2 || char(1114111)"
+      " ORDER BY location.row LIMIT ?3");
+  NDP_RETURN_IF_ERROR(db_.Query(query, AppendLocation(found), after_row, prefix, limit));
   return found;
 }
 
 Result<std::optional<int64_t>> Catalog::NumberOf(const PhotoId& id) {
-  return db_.QueryInt("SELECT number FROM photo WHERE id = ?1 AND deleted = 0",
-                      std::span<const uint8_t>(id.bytes));
+  return db_.QueryInt("SELECT number FROM photo WHERE id_key = ?1 AND id = ?2 AND deleted = 0",
+                      IdKey(id), std::span<const uint8_t>(id.bytes));
 }
 
 Result<Part> Catalog::PartOf(int64_t number) {

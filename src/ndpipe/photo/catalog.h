@@ -67,10 +67,11 @@ class Catalog {
 
   struct Location {
     int64_t number = 0;
-    PhotoId id;
-    std::string path;
+    PhotoId id{};
+    std::string path{};
     int64_t size_bytes = 0;
     int64_t modified_us = 0;
+    int64_t row = 0;  // its own number in the catalog, in the order of adding
   };
   // A present location of the photo (the first added). kNotFound when it has none, was deleted, or
   // is unknown.
@@ -78,9 +79,9 @@ class Catalog {
   Result<std::vector<Location>> Locations(
       int64_t number);  // all present ones, the first added first
   Result<std::optional<Location>> FindPath(const std::string& path);
-  // Present locations whose path begins with `prefix`, ascending by path, those above `after`, at
-  // most `limit`.
-  Result<std::vector<Location>> LocationsUnder(const std::string& prefix, const std::string& after,
+  // Present locations whose path begins with `prefix`, ascending by row, those above `after_row`,
+  // at most `limit`. Looks at every location.
+  Result<std::vector<Location>> LocationsUnder(const std::string& prefix, int64_t after_row,
                                                int64_t limit);
   Result<std::optional<int64_t>> NumberOf(const PhotoId& id);
   Result<Part> PartOf(int64_t number);                            // kNotFound

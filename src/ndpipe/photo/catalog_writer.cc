@@ -45,22 +45,23 @@ Result<CatalogWriter> CatalogWriter::Begin(sqlite::Database& db) {
   return CatalogWriter(db, std::move(transaction), last.value_or(0));
 }
 
-Result<std::optional<CatalogWriter::PhotoRow>> CatalogWriter::FindLive(std::string_view where,
-                                                                       auto key) {
+template <typename... Keys>
+Result<std::optional<CatalogWriter::PhotoRow>> CatalogWriter::FindLive(std::string_view query,
+                                                                       const Keys&... keys) {
   std::optional<PhotoRow> found;
   NDP_RETURN_IF_ERROR(db_->Query(
-      where,
+      query,
       [&](const sqlite::Statement& row) {
         found =
             PhotoRow{row.Int(0), static_cast<Part>(row.Int(1)), row.Int(2), row.Int(3), row.Int(4)};
       },
-      key));
+      keys...));
   return found;
 }
 
 constexpr std::string_view kFindById =
     "SELECT number, part, size_bytes, num_present, num_labels FROM photo"
-    " WHERE id = ?1 AND deleted = 0";
+    " WHERE id_key = ?1 AND id = ?2 AND deleted = 0";
 constexpr std::string_view kFindByNumber =
     "SELECT number, part, size_bytes, num_present, num_labels FROM photo"
     " WHERE number = ?1 AND deleted = 0";
@@ -69,10 +70,10 @@ Result<CatalogWriter::PhotoRow> CatalogWriter::InsertPhoto(const NewPhoto& photo
   PhotoRow row;
   row.part = photo.is_test ? Part::kTest : TrainOrHeldOut(photo.id);
   row.size_bytes = photo.size_bytes;
-  NDP_RETURN_IF_ERROR(
-      db_->Run("INSERT INTO photo(id, part, size_bytes, num_present, num_labels, deleted)"
-               " VALUES(?1, ?2, ?3, 0, 0, 0)",
-               std::span<const uint8_t>(photo.id.bytes), Number(row.part), row.size_bytes));
+  NDP_RETURN_IF_ERROR(db_->Run(
+      "INSERT INTO photo(id, id_key, part, size_bytes, num_present, num_labels, deleted)"
+      " VALUES(?1, ?2, ?3, ?4, 0, 0, 0)",
+      std::span<const uint8_t>(photo.id.bytes), IdKey(photo.id), Number(row.part), row.size_bytes));
   row.number = db_->LastInsertRowid();
   ++growth_.photos;
   ++growth_.missing;  // until it gets its location
@@ -93,29 +94,49 @@ void CatalogWriter::CountPresent(PhotoRow& row, int64_t difference) {
   growth_.bytes += turned * row.size_bytes;
 }
 
+Result<std::optional<int64_t>> CatalogWriter::HolderOf(const std::string& path) {
+  return db_->QueryInt("SELECT photo FROM location WHERE path_key = ?1 AND path = ?2 AND state = 0",
+                       PathKey(path), path);
+}
+
 // Makes the photo lie at its path. True when the change log must tell.
 Result<bool> CatalogWriter::PutLocation(const NewPhoto& photo, PhotoRow& row, AddOutcome& outcome) {
-  NDP_ASSIGN(const auto holder,
-             db_->QueryInt("SELECT photo FROM location WHERE path = ?1 AND state = 0", photo.path));
-  if (holder == row.number) {
-    // The same bytes again; only the file's time may differ, which concerns nobody else.
+  const int64_t path_key = PathKey(photo.path);
+  struct Known {
+    int64_t row, photo, state;
+  };
+  std::vector<Known> at_path;
+  NDP_RETURN_IF_ERROR(db_->Query(
+      "SELECT row, photo, state FROM location WHERE path_key = ?1 AND path = ?2",
+      [&](const sqlite::Statement& known) {
+        at_path.push_back({known.Int(0), known.Int(1), known.Int(2)});
+      },
+      path_key, photo.path));
+  const Known* own = nullptr;
+  bool is_present = false;
+  for (const Known& known : at_path) {
+    const bool is_there = known.state == Number(LocationState::kPresent);
+    if (known.photo == row.number) {
+      own = &known;
+      is_present = is_there;
+    } else if (is_there) {
+      NDP_RETURN_IF_ERROR(Withdraw(photo.path, LocationState::kChanged));
+    }
+  }
+  outcome.is_new_location = own == nullptr;
+  if (own == nullptr) {
     NDP_RETURN_IF_ERROR(db_->Run(
-        "UPDATE location SET modified_us = ?3 WHERE photo = ?1 AND path = ?2 AND modified_us != ?3",
-        row.number, photo.path, photo.modified_us));
-    return false;
+        "INSERT INTO location(photo, path, path_key, state, size_bytes, modified_us, origin)"
+        " VALUES(?1, ?2, ?3, 0, ?4, ?5, ?6)",
+        row.number, photo.path, path_key, photo.size_bytes, photo.modified_us, photo.origin));
+  } else {
+    NDP_RETURN_IF_ERROR(
+        db_->Run("UPDATE location SET state = 0, modified_us = ?2 WHERE row = ?1"
+                 " AND (state != 0 OR modified_us != ?2)",
+                 own->row, photo.modified_us));
+    // Of a location that was there only the file's time may differ, which concerns nobody else.
+    if (is_present) return false;
   }
-  if (holder) NDP_RETURN_IF_ERROR(Withdraw(photo.path, LocationState::kChanged));
-  std::optional<int64_t> known_state;
-  if (!outcome.is_new_photo) {
-    NDP_ASSIGN(known_state,
-               db_->QueryInt("SELECT state FROM location WHERE photo = ?1 AND path = ?2",
-                             row.number, photo.path));
-  }
-  outcome.is_new_location = !known_state.has_value();
-  NDP_RETURN_IF_ERROR(db_->Run(
-      "INSERT OR REPLACE INTO location(photo, path, state, added, size_bytes, modified_us, origin)"
-      " VALUES(?1, ?2, 0, ?3, ?4, ?5, ?6)",
-      row.number, photo.path, sequence_ + 1, photo.size_bytes, photo.modified_us, photo.origin));
   CountPresent(row, 1);
   return true;
 }
@@ -138,7 +159,8 @@ Status CatalogWriter::PutLabels(const NewPhoto& photo, PhotoRow& row, AddOutcome
 Result<AddOutcome> CatalogWriter::Add(const NewPhoto& photo) {
   NDP_RETURN_IF_ERROR(CheckNewPhoto(photo));
   AddOutcome outcome;
-  NDP_ASSIGN(auto row, FindLive(kFindById, std::span<const uint8_t>(photo.id.bytes)));
+  NDP_ASSIGN(auto row,
+             FindLive(kFindById, IdKey(photo.id), std::span<const uint8_t>(photo.id.bytes)));
   outcome.is_new_photo = !row.has_value();
   if (!row) {
     NDP_ASSIGN(row, InsertPhoto(photo));
@@ -180,8 +202,7 @@ Status CatalogWriter::Delete(int64_t number) {
 }
 
 Status CatalogWriter::Withdraw(const std::string& path, LocationState state) {
-  NDP_ASSIGN(const auto number,
-             db_->QueryInt("SELECT photo FROM location WHERE path = ?1 AND state = 0", path));
+  NDP_ASSIGN(const auto number, HolderOf(path));
   if (!number) {
     return Fail(ErrorCode::kNotFound, "no photo is recorded at " + EscapeBytes(path));
   }
@@ -190,8 +211,9 @@ Status CatalogWriter::Withdraw(const std::string& path, LocationState state) {
     return Fail(ErrorCode::kDataLoss, fmt::format("the catalog places the unknown photo {} at {}",
                                                   *number, EscapeBytes(path)));
   }
-  NDP_RETURN_IF_ERROR(db_->Run("UPDATE location SET state = ?3 WHERE photo = ?1 AND path = ?2",
-                               *number, path, Number(state)));
+  NDP_RETURN_IF_ERROR(
+      db_->Run("UPDATE location SET state = ?4 WHERE path_key = ?1 AND path = ?2 AND photo = ?3",
+               PathKey(path), path, *number, Number(state)));
   CountPresent(*row, -1);
   NDP_RETURN_IF_ERROR(UpdatePhoto(*row));
   return Log(
@@ -203,22 +225,23 @@ Status CatalogWriter::Withdraw(const std::string& path, LocationState state) {
 
 Status CatalogWriter::Move(const std::string& old_path, const std::string& new_path) {
   NDP_RETURN_IF_ERROR(CheckLocationPath(new_path));
-  NDP_ASSIGN(const auto taken,
-             db_->QueryInt("SELECT photo FROM location WHERE path = ?1 AND state = 0", new_path));
+  NDP_ASSIGN(const auto taken, HolderOf(new_path));
   if (taken) {
     return Fail(ErrorCode::kAlreadyExists, "a photo is recorded at " + new_path + " already");
   }
-  NDP_ASSIGN(const auto number,
-             db_->QueryInt("SELECT photo FROM location WHERE path = ?1 AND state = 0", old_path));
+  NDP_ASSIGN(const auto number, HolderOf(old_path));
   if (!number) {
     return Fail(ErrorCode::kNotFound, "no photo is recorded at " + EscapeBytes(old_path));
   }
   NDP_ASSIGN(const auto part, db_->QueryInt("SELECT part FROM photo WHERE number = ?1", *number));
   // It may have lain at the new path before: that record gives way to this one.
   NDP_RETURN_IF_ERROR(
-      db_->Run("DELETE FROM location WHERE photo = ?1 AND path = ?2", *number, new_path));
-  NDP_RETURN_IF_ERROR(db_->Run("UPDATE location SET path = ?3 WHERE photo = ?1 AND path = ?2",
-                               *number, old_path, new_path));
+      db_->Run("DELETE FROM location WHERE path_key = ?1 AND path = ?2 AND photo = ?3",
+               PathKey(new_path), new_path, *number));
+  NDP_RETURN_IF_ERROR(
+      db_->Run("UPDATE location SET path = ?4, path_key = ?5 WHERE path_key = ?1 AND path = ?2 AND "
+               "photo = ?3",
+               PathKey(old_path), old_path, *number, new_path, PathKey(new_path)));
   return Log({.kind = ChangeKind::kMoved,
               .number = *number,
               .part = static_cast<Part>(part.value_or(0)),

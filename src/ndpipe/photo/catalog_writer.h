@@ -2,12 +2,19 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
+#include <string_view>
 
 #include "ndpipe/base/sqlite.h"
 #include "ndpipe/photo/catalog.h"
 
 namespace ndpipe::photo {
+
+// The indexes by id and by path hold 64 bits of a hash, not the whole text: a third of the size, so
+// they stay in memory for millions of photos. Whoever looks up compares the whole as well.
+inline int64_t IdKey(const PhotoId& id) { return static_cast<int64_t>(id.Prefix64()); }
+inline int64_t PathKey(std::string_view path) { return IdKey(Sha256::Of(path)); }
 
 // Borrows the database. Rolls back at the end of its life unless committed; after an error only
 // that is allowed.
@@ -34,7 +41,10 @@ class CatalogWriter {
   };
   CatalogWriter(sqlite::Database& db, sqlite::Transaction transaction, int64_t last_sequence);
 
-  Result<std::optional<PhotoRow>> FindLive(std::string_view where, auto key);
+  template <typename... Keys>
+  Result<std::optional<PhotoRow>> FindLive(std::string_view query, const Keys&... keys);
+  // The photo that lies at the path now.
+  Result<std::optional<int64_t>> HolderOf(const std::string& path);
   Result<PhotoRow> InsertPhoto(const NewPhoto& photo);
   Result<bool> PutLocation(const NewPhoto& photo, PhotoRow& row, AddOutcome& outcome);
   Status PutLabels(const NewPhoto& photo, PhotoRow& row, AddOutcome& outcome);
