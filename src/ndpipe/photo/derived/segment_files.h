@@ -1,0 +1,71 @@
+// The segment files of a derived store and the records in them. Internal to derived/.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <span>
+#include <unordered_map>
+#include <vector>
+
+#include "ndpipe/base/file.h"
+#include "ndpipe/base/result.h"
+
+namespace ndpipe::photo {
+
+inline constexpr int64_t kMaxSegmentBytes = int64_t{256} << 20;
+
+// What stands before an item's bytes; docs/formats/derived_store.md.
+struct RecordHeader {
+  static constexpr size_t kBytes = 24;
+
+  uint32_t space = 0;
+  int64_t number = 0;
+  uint32_t length = 0;  // of the bytes that follow
+};
+
+// Appends the record of `bytes` to `to`.
+void AppendRecord(uint32_t space, int64_t number, std::span<const uint8_t> bytes,
+                  std::vector<uint8_t>& to);
+
+// The bytes of the record that begins at `offset`; nothing when something else, or something
+// damaged, is there. Reads the file without any lock.
+std::optional<std::vector<uint8_t>> ReadRecord(const FileDescriptor& file, int64_t offset,
+                                               const RecordHeader& expected);
+
+// The files of one folder by segment number, a bounded number of them held open. Not thread-safe;
+// the descriptors that it hands out are, and outlive it.
+class SegmentFiles {
+ public:
+  explicit SegmentFiles(std::filesystem::path folder) : folder_(std::move(folder)) {}
+
+  std::filesystem::path PathOf(int64_t segment) const;
+
+  // kNotFound when the file is gone.
+  Result<std::shared_ptr<FileDescriptor>> Open(int64_t segment);
+  // An empty file, whatever was there.
+  Result<std::shared_ptr<FileDescriptor>> Create(int64_t segment);
+  // kResourceExhausted when the disk is full: a part may have been written.
+  Status Write(int64_t segment, int64_t offset, std::span<const uint8_t> bytes);
+  // Cuts the file to `size` when it is longer. A missing file is no error.
+  Status CutTo(int64_t segment, int64_t size);
+  // Zeros over the range, as far as the file reaches, durably. A missing file is no error.
+  Status Wipe(int64_t segment, int64_t offset, int64_t length);
+  Status Remove(int64_t segment);
+  // The segments that have a file.
+  Result<std::vector<int64_t>> List() const;
+
+ private:
+  struct OpenFile {
+    std::shared_ptr<FileDescriptor> file;
+    uint64_t last_use = 0;
+  };
+  Result<std::shared_ptr<FileDescriptor>> OpenWith(int64_t segment, int flags);
+
+  const std::filesystem::path folder_;
+  std::unordered_map<int64_t, OpenFile> open_;
+  uint64_t uses_ = 0;
+};
+
+}  // namespace ndpipe::photo
