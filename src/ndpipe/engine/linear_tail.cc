@@ -1,0 +1,158 @@
+#include "ndpipe/engine/linear_tail.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <new>
+#include <vector>
+
+#include "ndpipe/engine/half_convert.h"
+#include "ndpipe/engine/linear_kernel.h"
+
+namespace ndpipe::engine {
+namespace {
+
+// Photos that are classified together: their logits and features stay in the second-level cache.
+constexpr int64_t kBlockPhotos = 8 * kTilePhotos;
+constexpr int64_t kMaxClasses = 65'536;
+constexpr int64_t kMaxFeatures = int64_t{1} << 20;
+
+// Zeroed float32 memory at the alignment of the kernel's vectors.
+class AlignedFloats {
+ public:
+  explicit AlignedFloats(int64_t count)
+      : values_(static_cast<float*>(
+            ::operator new(sizeof(float) * count, std::align_val_t{kAlignment}))) {
+    std::fill_n(values_.get(), count, 0.0F);
+  }
+  float* get() const { return values_.get(); }
+
+ private:
+  static constexpr size_t kAlignment = 64;
+  struct Free {
+    void operator()(float* values) const {
+      ::operator delete(values, std::align_val_t{kAlignment});
+    }
+  };
+  std::unique_ptr<float, Free> values_;
+};
+
+bool AllFinite(std::span<const float> values) {
+  return std::ranges::all_of(values, [](float value) { return std::isfinite(value); });
+}
+
+// The largest logit (the first of equal ones) and its softmax probability. logits: finite.
+Top1 Best(std::span<const float> logits) {
+  const auto largest = std::ranges::max_element(logits);
+  double sum = 0;
+  for (const float logit : logits) sum += std::exp(logit - *largest);
+  return {.class_index = static_cast<int32_t>(largest - logits.begin()),
+          .confidence = static_cast<float>(1.0 / sum)};
+}
+
+// Immutable once made, so any thread may classify.
+class LinearTail : public TailEngine {
+ public:
+  explicit LinearTail(const model::TailWeights& tail)
+      : num_classes_(tail.num_classes),
+        feature_size_(tail.feature_size),
+        num_panels_((tail.num_classes + kPanelClasses - 1) / kPanelClasses),
+        panels_(num_panels_ * tail.feature_size * kPanelClasses),
+        bias_(tail.bias) {
+    for (int64_t c = 0; c < num_classes_; ++c) {
+      float* panel = Panel(c / kPanelClasses) + c % kPanelClasses;
+      const float* row = &tail.weight[c * feature_size_];
+      for (int64_t f = 0; f < feature_size_; ++f) panel[f * kPanelClasses] = row[f];
+    }
+  }
+
+  Status Classify(std::span<const Half> features, std::span<Top1> top1) override {
+    if (features.size() != top1.size() * feature_size_) {
+      return Fail(ErrorCode::kInvalidArgument,
+                  fmt::format("{} features for {} photos; the tail takes {} a photo",
+                              features.size(), top1.size(), feature_size_));
+    }
+    const auto num_photos = static_cast<int64_t>(top1.size());
+    AlignedFloats inputs(kBlockPhotos * feature_size_);
+    AlignedFloats logits(kBlockPhotos * num_panels_ * kPanelClasses);
+    for (int64_t first = 0; first < num_photos; first += kBlockPhotos) {
+      const int64_t count = std::min(kBlockPhotos, num_photos - first);
+      const std::span block(inputs.get(), count * feature_size_);
+      ConvertToFloat(features.subspan(first * feature_size_, block.size()), block);
+      if (!AllFinite(block)) return NotFinite(block, first);
+      Multiply(inputs.get(), count, logits.get());
+      NDP_RETURN_IF_ERROR(Choose(logits.get(), top1.subspan(first, count), first));
+    }
+    return {};
+  }
+
+ private:
+  float* Panel(int64_t panel) const {
+    return panels_.get() + panel * feature_size_ * kPanelClasses;
+  }
+
+  // The last tile may hold rows of an earlier block or zeros beyond `count`; nobody reads what it
+  // makes of them.
+  void Multiply(const float* inputs, int64_t count, float* logits) const {
+    const int64_t stride = num_panels_ * kPanelClasses;
+    for (int64_t panel = 0; panel < num_panels_; ++panel) {
+      for (int64_t photo = 0; photo < count; photo += kTilePhotos) {
+        MultiplyTile(inputs + photo * feature_size_, feature_size_, Panel(panel),
+                     logits + photo * stride + panel * kPanelClasses, stride);
+      }
+    }
+  }
+
+  Status Choose(float* logits, std::span<Top1> top1, int64_t first) const {
+    const int64_t stride = num_panels_ * kPanelClasses;
+    for (size_t photo = 0; photo < top1.size(); ++photo) {
+      const std::span row(logits + photo * stride, num_classes_);
+      for (int64_t c = 0; c < num_classes_; ++c) row[c] += bias_[c];
+      if (!AllFinite(row)) return Overflow(first + photo);
+      top1[photo] = Best(row);
+    }
+    return {};
+  }
+
+  std::unexpected<Error> NotFinite(std::span<const float> block, int64_t first) const {
+    const auto bad =
+        std::ranges::find_if_not(block, [](float value) { return std::isfinite(value); });
+    return Fail(ErrorCode::kInvalidArgument,
+                fmt::format("the features of photo {} of the batch are not finite numbers; extract "
+                            "them again",
+                            first + (bad - block.begin()) / feature_size_));
+  }
+
+  static std::unexpected<Error> Overflow(int64_t photo) {
+    return Fail(ErrorCode::kInvalidArgument,
+                fmt::format("the tail's scores of photo {} of the batch overflow", photo));
+  }
+
+  const int64_t num_classes_;
+  const int64_t feature_size_;
+  const int64_t num_panels_;
+  const AlignedFloats panels_;  // [num_panels, feature_size, kPanelClasses]; missing classes zero
+  const std::vector<float> bias_;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<TailEngine>> CreateLinearTail(const model::TailWeights& tail) {
+  const int64_t classes = tail.num_classes;
+  const int64_t features = tail.feature_size;
+  if (classes < 1 || classes > kMaxClasses || features < 1 || features > kMaxFeatures ||
+      tail.weight.size() != static_cast<size_t>(classes * features) ||
+      tail.bias.size() != static_cast<size_t>(classes)) {
+    return Fail(ErrorCode::kInvalidArgument,
+                fmt::format("a tail of {} classes and {} features with {} weights and {} biases: "
+                            "the sizes do not agree",
+                            classes, features, tail.weight.size(), tail.bias.size()));
+  }
+  if (!AllFinite(tail.weight) || !AllFinite(tail.bias)) {
+    return Fail(ErrorCode::kInvalidArgument, "the tail has weights that are not finite numbers");
+  }
+  return std::make_unique<LinearTail>(tail);
+}
+
+}  // namespace ndpipe::engine

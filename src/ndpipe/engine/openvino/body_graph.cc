@@ -1,0 +1,93 @@
+#include "ndpipe/engine/openvino/body_graph.h"
+
+#include <fmt/format.h>
+
+#include <openvino/core/preprocess/pre_post_process.hpp>
+#include <optional>
+
+namespace ndpipe::engine {
+namespace {
+
+// The output that carries the ONNX tensor's name. Conversion may fuse tensors away, and names
+// with them.
+std::optional<ov::Output<ov::Node>> FindTensor(const ov::Model& model, const std::string& name) {
+  for (const auto& node : model.get_ordered_ops()) {
+    for (const auto& output : node->outputs()) {
+      if (output.get_names().contains(name)) return output;
+    }
+  }
+  return std::nullopt;
+}
+
+// The model's only input, which must take [N, 3, crop_height, crop_width] float32.
+Status CheckInput(const ov::Model& model, const model::Backbone& backbone) {
+  const auto& spec = backbone.manifest.preprocess;
+  if (model.inputs().size() != 1) {
+    return Fail(ErrorCode::kFailedPrecondition,
+                fmt::format("backbone {} has {} inputs; one image input is wanted",
+                            backbone.manifest.name, model.inputs().size()));
+  }
+  const auto input = model.input();
+  const auto shape = input.get_partial_shape();
+  const ov::PartialShape wanted{-1, 3, spec.crop_height, spec.crop_width};
+  if (input.get_element_type() != ov::element::f32 || !shape.compatible(wanted)) {
+    return Fail(ErrorCode::kFailedPrecondition,
+                fmt::format("backbone {}: the model takes {} {}, but the manifest's photos are f32 "
+                            "[N,3,{},{}]; correct the crop size in the manifest",
+                            backbone.manifest.name, input.get_element_type().get_type_name(),
+                            shape.to_string(), spec.crop_height, spec.crop_width));
+  }
+  return {};
+}
+
+// Normalisation and layout become part of the graph, so that callers hand over plain pixels.
+std::shared_ptr<ov::Model> AddNormalisation(const std::shared_ptr<ov::Model>& model,
+                                            const model::Manifest& manifest) {
+  ov::preprocess::PrePostProcessor steps(model);
+  steps.input().tensor().set_element_type(ov::element::u8).set_layout("NHWC");
+  steps.input().model().set_layout("NCHW");
+  steps.input()
+      .preprocess()
+      .convert_element_type(ov::element::f32)
+      .mean({manifest.mean[0], manifest.mean[1], manifest.mean[2]})
+      .scale({manifest.std[0], manifest.std[1], manifest.std[2]});
+  steps.output().tensor().set_element_type(ov::element::f32);
+  return steps.build();
+}
+
+}  // namespace
+
+Result<std::shared_ptr<ov::Model>> BuildBodyGraph(ov::Core& core, const model::Backbone& backbone,
+                                                  const std::string& cut, size_t batch_size) {
+  const auto whole = core.read_model(backbone.onnx_file.string());
+  NDP_RETURN_IF_ERROR(CheckInput(*whole, backbone));
+  const auto tensor = FindTensor(*whole, cut);
+  if (!tensor) {
+    return Fail(ErrorCode::kNotFound,
+                fmt::format("cut \"{}\": backbone {} has no tensor of that name, or OpenVINO's "
+                            "conversion from ONNX has merged it into another; choose another cut",
+                            cut, backbone.manifest.name));
+  }
+  if (!tensor->get_element_type().is_real()) {
+    return Fail(ErrorCode::kInvalidArgument,
+                fmt::format("cut \"{}\" of backbone {} carries {}, not floating point features",
+                            cut, backbone.manifest.name,
+                            tensor->get_element_type().get_type_name()));
+  }
+  const auto& spec = backbone.manifest.preprocess;
+  const auto result = std::make_shared<ov::op::v0::Result>(*tensor);
+  auto body = std::make_shared<ov::Model>(ov::ResultVector{result}, whole->get_parameters());
+  body->reshape(ov::PartialShape{static_cast<int64_t>(batch_size), 3, spec.crop_height,
+                                 spec.crop_width});
+  const auto shape = body->output().get_partial_shape();
+  if (shape.is_dynamic() || shape.size() < 2 ||
+      shape[0].get_length() != static_cast<int64_t>(batch_size)) {
+    return Fail(ErrorCode::kInvalidArgument,
+                fmt::format("cut \"{}\" of backbone {} has the shape {} for {} photos; features "
+                            "need a fixed shape whose first dimension counts photos",
+                            cut, backbone.manifest.name, shape.to_string(), batch_size));
+  }
+  return AddNormalisation(body, backbone.manifest);
+}
+
+}  // namespace ndpipe::engine

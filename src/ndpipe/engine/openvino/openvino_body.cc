@@ -1,0 +1,202 @@
+#include "ndpipe/engine/openvino/openvino_body.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <condition_variable>
+#include <cstring>
+#include <deque>
+#include <exception>
+#include <mutex>
+#include <openvino/openvino.hpp>
+#include <openvino/runtime/properties.hpp>
+#include <thread>
+#include <vector>
+
+#include "ndpipe/engine/half_convert.h"
+#include "ndpipe/engine/openvino/body_graph.h"
+#include "ndpipe/engine/openvino/cpu_plan.h"
+
+namespace ndpipe::engine {
+namespace {
+
+// One photo a request: its features then cannot depend on other photos, and throughput comes from
+// streams instead (docs/decisions/0004-openvino-engine.md has the rates).
+constexpr int kBatchSize = 1;
+
+// A stream finds its next photo waiting when it ends one, and each core has a request to decode
+// into meanwhile: a request costs no more than its pixels.
+int NumRequests(int num_streams, int num_threads) { return 2 * num_streams + num_threads; }
+
+class OpenVinoBody;
+
+struct OpenVinoRequest : BodyEngine::Request {
+  std::span<uint8_t> input() override { return pixels; }
+
+  ov::InferRequest infer;
+  std::span<uint8_t> pixels;     // the request's own input tensor: decoders write into it directly
+  std::span<const float> output; // [kBatchSize, feature_size]
+  std::vector<Half> features;    // [kBatchSize, feature_size]
+  int num_photos = 0;
+  BodyEngine::Callback done;
+};
+
+// Owns the compiled model and its requests. `mutex_` guards the free list and the count in flight;
+// OpenVINO is never called under it.
+class OpenVinoBody : public BodyEngine {
+ public:
+  OpenVinoBody(ov::CompiledModel compiled, int num_requests, std::string description)
+      : compiled_(std::move(compiled)), description_(std::move(description)) {
+    const auto shape = compiled_.output().get_shape();
+    feature_size_ = static_cast<int64_t>(ov::shape_size(shape) / shape[0]);
+    for (int i = 0; i < num_requests; ++i) {
+      requests_.push_back(MakeRequest());
+      free_.push_back(requests_.back().get());
+    }
+  }
+
+  ~OpenVinoBody() override { Drain(); }
+
+  int batch_size() const override { return kBatchSize; }
+  int num_requests() const override { return static_cast<int>(requests_.size()); }
+  int64_t feature_size() const override { return feature_size_; }
+  std::string description() const override { return description_; }
+
+  Request* Acquire() override {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [&] { return !free_.empty(); });
+    auto* request = free_.front();
+    free_.pop_front();
+    return request;
+  }
+
+  void Release(Request* request) override {
+    std::lock_guard lock(mutex_);
+    free_.push_back(static_cast<OpenVinoRequest*>(request));
+    changed_.notify_all();
+  }
+
+  void Submit(Request* request, int num_photos, Callback done) override {
+    NDP_CHECK(num_photos >= 1 && num_photos <= kBatchSize);
+    auto* mine = static_cast<OpenVinoRequest*>(request);
+    mine->num_photos = num_photos;
+    mine->done = std::move(done);
+    {
+      std::lock_guard lock(mutex_);
+      ++num_in_flight_;
+    }
+    try {
+      // Set anew each time: while a callback runs, OpenVINO holds it aside, and a request that is
+      // started again before it is put back would end without one.
+      mine->infer.set_callback(
+          [this, mine](std::exception_ptr failure) { Finish(*mine, StatusOf(failure)); });
+      mine->infer.start_async();
+    } catch (const std::exception& error) {
+      Finish(*mine, Fail(ErrorCode::kInternal, fmt::format("OpenVINO: {}", error.what())));
+    }
+  }
+
+  void Drain() override {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [&] { return num_in_flight_ == 0; });
+  }
+
+ private:
+  std::unique_ptr<OpenVinoRequest> MakeRequest() {
+    auto request = std::make_unique<OpenVinoRequest>();
+    request->infer = compiled_.create_infer_request();
+    ov::Tensor input = request->infer.get_input_tensor();
+    std::memset(input.data<uint8_t>(), 0, input.get_byte_size());
+    request->pixels = {input.data<uint8_t>(), input.get_byte_size()};
+    const ov::Tensor output = request->infer.get_output_tensor();
+    request->output = {output.data<const float>(), output.get_size()};
+    request->features.resize(output.get_size());
+    return request;
+  }
+
+  static Status StatusOf(const std::exception_ptr& failure) {
+    if (!failure) return {};
+    try {
+      std::rethrow_exception(failure);
+    } catch (const std::exception& error) {
+      return Fail(ErrorCode::kInternal, fmt::format("OpenVINO: {}", error.what()));
+    } catch (...) {
+      return Fail(ErrorCode::kInternal, "OpenVINO: inference failed for an unknown reason");
+    }
+  }
+
+  void Finish(OpenVinoRequest& request, Status status) {
+    const size_t count = static_cast<size_t>(request.num_photos * feature_size_);
+    const auto features = std::span(request.features).first(count);
+    if (status) ConvertToHalf(request.output.first(count), features);
+    const Callback done = std::exchange(request.done, nullptr);
+    done(std::move(status), features);
+    std::lock_guard lock(mutex_);
+    --num_in_flight_;
+    free_.push_back(&request);
+    changed_.notify_all();  // under the lock: a destructor that waits must not run away with it
+  }
+
+  ov::CompiledModel compiled_;
+  const std::string description_;
+  int64_t feature_size_ = 0;
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::deque<OpenVinoRequest*> free_;  // guarded by mutex_
+  int num_in_flight_ = 0;              // guarded by mutex_
+
+  std::vector<std::unique_ptr<OpenVinoRequest>> requests_;  // dies first: waits for its inference
+};
+
+ov::AnyMap Properties(const BodyOptions& options, const CpuPlan& plan) {
+  ov::AnyMap properties{
+      ov::hint::performance_mode(ov::hint::PerformanceMode::THROUGHPUT),
+      ov::hint::inference_precision(options.precision == model::Precision::kBf16
+                                        ? ov::element::bf16
+                                        : ov::element::f32),
+      ov::hint::execution_mode(ov::hint::ExecutionMode::PERFORMANCE),
+      ov::inference_num_threads(plan.num_threads),
+      ov::num_streams(ov::streams::Num(plan.num_streams)),
+  };
+  if (!options.cache_folder.empty()) {
+    properties.insert(ov::cache_dir(options.cache_folder.string()));
+  }
+  return properties;
+}
+
+// bf16 without the instructions for it would run as something else: said, not hidden.
+Status CheckPrecision(ov::Core& core, const BodyOptions& options) {
+  if (options.precision != model::Precision::kBf16) return {};
+  const auto able = core.get_property("CPU", ov::device::capabilities);
+  if (std::ranges::find(able, ov::device::capability::BF16) != able.end()) return {};
+  return Fail(ErrorCode::kUnavailable,
+              "precision bf16: this CPU has no bf16 instructions; use fp32");
+}
+
+}  // namespace
+
+Result<std::unique_ptr<BodyEngine>> CreateOpenVinoBody(const model::Backbone& backbone,
+                                                       const BodyOptions& options) {
+  const std::string cut = options.cut.empty() ? backbone.cut : options.cut;
+  const CpuPlan plan = PlanCpu(options.num_threads);
+  try {
+    ov::Core core;
+    NDP_RETURN_IF_ERROR(CheckPrecision(core, options));
+    NDP_ASSIGN(const auto graph, BuildBodyGraph(core, backbone, cut, kBatchSize));
+    auto compiled = core.compile_model(graph, "CPU", Properties(options, plan));
+    const int num_streams = compiled.get_property(ov::num_streams).num;
+    auto description = fmt::format("OpenVINO {}.{}.{} cpu {}, {} threads in {} streams",
+                                   OPENVINO_VERSION_MAJOR, OPENVINO_VERSION_MINOR,
+                                   OPENVINO_VERSION_PATCH, model::PrecisionName(options.precision),
+                                   plan.num_threads, num_streams);
+    return std::make_unique<OpenVinoBody>(std::move(compiled), NumRequests(num_streams, plan.num_threads),
+                                          std::move(description));
+  } catch (const std::exception& error) {
+    return Fail(ErrorCode::kFailedPrecondition,
+                fmt::format("backbone {} ({}): OpenVINO cannot run it: {}", backbone.manifest.name,
+                            backbone.onnx_file.string(), error.what()));
+  }
+}
+
+}  // namespace ndpipe::engine
