@@ -1,0 +1,29 @@
+// The operator's domain types ↔ protobuf. FromWire checks as convert_store_link.h's does.
+#pragma once
+
+#include "ndpipe/rpc/operator.h"
+#include "ndpipe/v1/operator.pb.h"
+
+namespace ndpipe::rpc {
+
+namespace wire = ndpipe::v1;
+
+void ToWire(const ClusterStatus& from, wire::GetStatusResponse& to);
+void ToWire(const StoreStatus& from, wire::StoreStatus& to);
+void ToWire(const JobStatus& from, wire::JobStatus& to);
+void ToWire(const VersionStatus& from, wire::VersionStatus& to);
+void ToWire(const FinetuneRequest& from, wire::StartFinetuneRequest& to);
+void ToWire(const RelabelRequest& from, wire::StartRelabelRequest& to);
+void ToWire(const SearchRequest& from, wire::SearchRequest& to);
+void ToWire(const SearchHit& from, wire::SearchResponse& to);
+
+Result<ClusterStatus> FromWire(const wire::GetStatusResponse& from);
+Result<StoreStatus> FromWire(const wire::StoreStatus& from);
+Result<JobStatus> FromWire(const wire::JobStatus& from);
+Result<VersionStatus> FromWire(const wire::VersionStatus& from);
+Result<FinetuneRequest> FromWire(const wire::StartFinetuneRequest& from);
+Result<RelabelRequest> FromWire(const wire::StartRelabelRequest& from);
+Result<SearchRequest> FromWire(const wire::SearchRequest& from);
+Result<SearchHit> FromWire(const wire::SearchResponse& from);
+
+}  // namespace ndpipe::rpc

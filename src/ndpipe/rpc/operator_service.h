@@ -1,0 +1,44 @@
+// The Tuner's side of the operator's calls.
+#pragma once
+
+#include "ndpipe/rpc/operator.h"
+#include "ndpipe/v1/operator.grpc.pb.h"
+
+namespace ndpipe::rpc {
+
+// Borrows the operator. Thread-safe.
+class OperatorService final : public ndpipe::v1::Operator::Service {
+ public:
+  explicit OperatorService(Operator& operators) : operators_(operators) {}
+
+  grpc::Status GetStatus(grpc::ServerContext* context, const ndpipe::v1::GetStatusRequest* request,
+                         ndpipe::v1::GetStatusResponse* response) override;
+  grpc::Status ListJobs(grpc::ServerContext* context, const ndpipe::v1::ListJobsRequest* request,
+                        grpc::ServerWriter<ndpipe::v1::ListJobsResponse>* writer) override;
+  grpc::Status GetJob(grpc::ServerContext* context, const ndpipe::v1::GetJobRequest* request,
+                      ndpipe::v1::GetJobResponse* response) override;
+  grpc::Status CancelJob(grpc::ServerContext* context, const ndpipe::v1::CancelJobRequest* request,
+                         ndpipe::v1::CancelJobResponse* response) override;
+  grpc::Status ListVersions(grpc::ServerContext* context,
+                            const ndpipe::v1::ListVersionsRequest* request,
+                            grpc::ServerWriter<ndpipe::v1::ListVersionsResponse>* writer) override;
+  grpc::Status AddModel(grpc::ServerContext* context,
+                        grpc::ServerReader<ndpipe::v1::AddModelRequest>* reader,
+                        ndpipe::v1::AddModelResponse* response) override;
+  grpc::Status StartFinetune(grpc::ServerContext* context,
+                             const ndpipe::v1::StartFinetuneRequest* request,
+                             ndpipe::v1::StartFinetuneResponse* response) override;
+  grpc::Status StartRelabel(grpc::ServerContext* context,
+                            const ndpipe::v1::StartRelabelRequest* request,
+                            ndpipe::v1::StartRelabelResponse* response) override;
+  grpc::Status Search(grpc::ServerContext* context, const ndpipe::v1::SearchRequest* request,
+                      grpc::ServerWriter<ndpipe::v1::SearchResponse>* writer) override;
+  grpc::Status SetUserLabel(grpc::ServerContext* context,
+                            const ndpipe::v1::SetUserLabelRequest* request,
+                            ndpipe::v1::SetUserLabelResponse* response) override;
+
+ private:
+  Operator& operators_;
+};
+
+}  // namespace ndpipe::rpc
