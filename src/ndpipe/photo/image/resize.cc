@@ -70,6 +70,9 @@ Taps TapsOf(const Axis& axis, Interpolation interpolation) {
   const double scale = axis.covered_size / axis.resized_size;
   const double filter_scale = std::max(scale, 1.0);
   const double support = (cubic ? 2.0 : 1.0) * filter_scale;
+  // A flipped axis is weighed as the upright picture's and mirrored as a whole, so that it rounds
+  // alike. At a reduced scale the photo may end within a pixel, and mirroring would shift it.
+  const bool mirrored = axis.flipped && axis.covered_size == axis.stored_size;
   const int max_count = std::min(static_cast<int>(std::ceil(support)) * 2 + 1, axis.stored_size);
 
   Taps taps;
@@ -80,8 +83,8 @@ Taps TapsOf(const Axis& axis, Interpolation interpolation) {
   taps.weights.assign(crop_size * static_cast<size_t>(taps.stride), 0);
   std::vector<double> exact(static_cast<size_t>(max_count));
   for (size_t i = 0; i < crop_size; ++i) {
-    // A flipped axis is cut and weighed as the upright picture's, then mirrored as a whole.
-    const double center = (axis.crop_begin + static_cast<double>(i) + 0.5) * scale;
+    const double upright = (axis.crop_begin + static_cast<double>(i) + 0.5) * scale;
+    const double center = axis.flipped && !mirrored ? axis.covered_size - upright : upright;
     const int begin = std::max(0, static_cast<int>(center - support + 0.5));
     const int end = std::min(axis.stored_size, static_cast<int>(center + support + 0.5));
     const int count = std::min(end - begin, max_count);
@@ -95,9 +98,9 @@ Taps TapsOf(const Axis& axis, Interpolation interpolation) {
     for (int k = 0; k < count; ++k) {
       double weight = exact[static_cast<size_t>(k)];
       if (sum != 0) weight *= 1.0 / sum;
-      weights[axis.flipped ? count - 1 - k : k] = ToFixedPoint(weight);
+      weights[mirrored ? count - 1 - k : k] = ToFixedPoint(weight);
     }
-    taps.begins[i] = axis.flipped ? axis.stored_size - begin - count : begin;
+    taps.begins[i] = mirrored ? axis.stored_size - begin - count : begin;
     taps.counts[i] = count;
   }
   return taps;
