@@ -13,9 +13,10 @@ Status CheckBackbone(const model::Backbone& backbone) {
   NDP_RETURN_IF_ERROR(backbone.manifest.preprocess.Check());
   for (size_t channel = 0; channel < 3; ++channel) {
     if (!(backbone.manifest.std[channel] > 0)) {
-      return Fail(ErrorCode::kInvalidArgument,
-                  fmt::format("backbone {}: the manifest's std of channel {} is {}; it must be above 0",
-                              backbone.manifest.name, channel, backbone.manifest.std[channel]));
+      return Fail(
+          ErrorCode::kInvalidArgument,
+          fmt::format("backbone {}: the manifest's std of channel {} is {}; it must be above 0",
+                      backbone.manifest.name, channel, backbone.manifest.std[channel]));
     }
   }
   return {};

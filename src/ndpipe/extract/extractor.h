@@ -40,7 +40,8 @@ struct BlockFeatures {
   std::vector<PhotoFailure> failures;
 };
 
-// Busy seconds are summed over a stage's threads.
+// Busy seconds are summed over a stage's threads; those of "infer" are the wall clock during which
+// the engine had work.
 struct StageStats {
   std::string name;  // "load", "decode", "infer", "sink"
   double busy_seconds = 0;
@@ -70,10 +71,11 @@ class Extractor {
   Extractor(const model::Backbone& backbone, model::Precision precision, engine::BodyEngine& body,
             photo::PhotoSource& source, ExtractOptions options);
 
-  // next: the next block, or nothing at the end; called from one thread. sink: takes each finished
-  // block, in the order of completion, from one thread; blocking in it slows the pipeline. A broken
-  // photo is a failure in its block, never an error. Returns the sink's first error, kCancelled
-  // after a stop, or an engine error; then no more sink calls come.
+  // next: the next block, or nothing at the end; called on the calling thread, and it may block:
+  // what came before goes on meanwhile, but Run cannot return before it does. sink: takes each
+  // finished block, in the order of completion, from one thread; blocking in it slows the pipeline.
+  // A broken photo is a failure in its block, never an error. Returns the sink's first error,
+  // kCancelled after a stop, or an engine error; then no more sink calls come.
   Result<ExtractStats> Run(const std::function<Result<std::optional<WorkBlock>>()>& next,
                            const std::function<Status(BlockFeatures)>& sink, std::stop_token stop);
 

@@ -69,16 +69,16 @@ Result<std::shared_ptr<ov::Model>> BuildBodyGraph(ov::Core& core, const model::B
                             cut, backbone.manifest.name));
   }
   if (!tensor->get_element_type().is_real()) {
-    return Fail(ErrorCode::kInvalidArgument,
-                fmt::format("cut \"{}\" of backbone {} carries {}, not floating point features",
-                            cut, backbone.manifest.name,
-                            tensor->get_element_type().get_type_name()));
+    return Fail(
+        ErrorCode::kInvalidArgument,
+        fmt::format("cut \"{}\" of backbone {} carries {}, not floating point features", cut,
+                    backbone.manifest.name, tensor->get_element_type().get_type_name()));
   }
   const auto& spec = backbone.manifest.preprocess;
   const auto result = std::make_shared<ov::op::v0::Result>(*tensor);
   auto body = std::make_shared<ov::Model>(ov::ResultVector{result}, whole->get_parameters());
-  body->reshape(ov::PartialShape{static_cast<int64_t>(batch_size), 3, spec.crop_height,
-                                 spec.crop_width});
+  body->reshape(
+      ov::PartialShape{static_cast<int64_t>(batch_size), 3, spec.crop_height, spec.crop_width});
   const auto shape = body->output().get_partial_shape();
   if (shape.is_dynamic() || shape.size() < 2 ||
       shape[0].get_length() != static_cast<int64_t>(batch_size)) {

@@ -34,9 +34,9 @@ struct OpenVinoRequest : BodyEngine::Request {
   std::span<uint8_t> input() override { return pixels; }
 
   ov::InferRequest infer;
-  std::span<uint8_t> pixels;     // the request's own input tensor: decoders write into it directly
-  std::span<const float> output; // [kBatchSize, feature_size]
-  std::vector<Half> features;    // [kBatchSize, feature_size]
+  std::span<uint8_t> pixels;      // the request's own input tensor: decoders write into it directly
+  std::span<const float> output;  // [kBatchSize, feature_size]
+  std::vector<Half> features;     // [kBatchSize, feature_size]
   int num_photos = 0;
   BodyEngine::Callback done;
 };
@@ -152,9 +152,8 @@ class OpenVinoBody : public BodyEngine {
 ov::AnyMap Properties(const BodyOptions& options, const CpuPlan& plan) {
   ov::AnyMap properties{
       ov::hint::performance_mode(ov::hint::PerformanceMode::THROUGHPUT),
-      ov::hint::inference_precision(options.precision == model::Precision::kBf16
-                                        ? ov::element::bf16
-                                        : ov::element::f32),
+      ov::hint::inference_precision(
+          options.precision == model::Precision::kBf16 ? ov::element::bf16 : ov::element::f32),
       ov::hint::execution_mode(ov::hint::ExecutionMode::PERFORMANCE),
       ov::inference_num_threads(plan.num_threads),
       ov::num_streams(ov::streams::Num(plan.num_streams)),
@@ -186,12 +185,12 @@ Result<std::unique_ptr<BodyEngine>> CreateOpenVinoBody(const model::Backbone& ba
     NDP_ASSIGN(const auto graph, BuildBodyGraph(core, backbone, cut, kBatchSize));
     auto compiled = core.compile_model(graph, "CPU", Properties(options, plan));
     const int num_streams = compiled.get_property(ov::num_streams).num;
-    auto description = fmt::format("OpenVINO {}.{}.{} cpu {}, {} threads in {} streams",
-                                   OPENVINO_VERSION_MAJOR, OPENVINO_VERSION_MINOR,
-                                   OPENVINO_VERSION_PATCH, model::PrecisionName(options.precision),
-                                   plan.num_threads, num_streams);
-    return std::make_unique<OpenVinoBody>(std::move(compiled), NumRequests(num_streams, plan.num_threads),
-                                          std::move(description));
+    auto description =
+        fmt::format("OpenVINO {}.{}.{} cpu {}, {} threads in {} streams", OPENVINO_VERSION_MAJOR,
+                    OPENVINO_VERSION_MINOR, OPENVINO_VERSION_PATCH,
+                    model::PrecisionName(options.precision), plan.num_threads, num_streams);
+    return std::make_unique<OpenVinoBody>(
+        std::move(compiled), NumRequests(num_streams, plan.num_threads), std::move(description));
   } catch (const std::exception& error) {
     return Fail(ErrorCode::kFailedPrecondition,
                 fmt::format("backbone {} ({}): OpenVINO cannot run it: {}", backbone.manifest.name,

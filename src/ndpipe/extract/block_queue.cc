@@ -1,0 +1,154 @@
+#include "ndpipe/extract/block_queue.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace ndpipe::extract {
+namespace {
+
+// Blocks in progress: one at the sink, one being inferred, one being decoded, one waiting.
+constexpr size_t kMaxBlocks = 4;
+// Small blocks: more of them, until this many photos are in progress.
+constexpr size_t kMaxSmallBlocks = 64;
+constexpr size_t kEnoughPhotos = 256;
+
+}  // namespace
+
+BlockInProgress::BlockInProgress(WorkBlock block, int64_t features_a_photo)
+    : work(std::move(block)),
+      feature_size(features_a_photo),
+      features(work.photos.size() * features_a_photo),
+      outcomes(work.photos.size(), Outcome::kFailed),
+      reasons(work.photos.size()),
+      num_left(work.photos.size()) {}
+
+BlockFeatures BlockInProgress::Take() {
+  BlockFeatures taken;
+  taken.run = work.run;
+  taken.block = work.block;
+  taken.feature_size = feature_size;
+  size_t num_kept = 0;
+  for (size_t i = 0; i < work.photos.size(); ++i) {
+    if (outcomes[i] == Outcome::kFailed) {
+      taken.failures.push_back({.photo = work.photos[i], .reason = std::move(reasons[i])});
+      continue;
+    }
+    taken.photos.push_back(work.photos[i]);
+    if (num_kept != i) std::ranges::copy(FeaturesOf(i), FeaturesOf(num_kept).begin());
+    ++num_kept;
+  }
+  features.resize(num_kept * feature_size);
+  taken.features = std::move(features);
+  return taken;
+}
+
+bool BlockQueue::HasRoom() const {
+  return blocks_.size() < kMaxBlocks ||
+         (blocks_.size() < kMaxSmallBlocks && num_photos_ < kEnoughPhotos);
+}
+
+bool BlockQueue::WaitForRoom() {
+  std::unique_lock lock(mutex_);
+  room_.wait(lock, [&] { return error_ || HasRoom(); });
+  return !error_;
+}
+
+void BlockQueue::Add(std::unique_ptr<BlockInProgress> block) {
+  std::lock_guard lock(mutex_);
+  BlockInProgress* added = block.get();
+  num_photos_ += added->work.photos.size();
+  blocks_.push_back(std::move(block));
+  if (added->work.photos.empty()) {
+    FinishLocked(added);
+  } else {
+    heads_.push_back({.block = added, .index = 0});
+    photos_.notify_all();
+  }
+}
+
+void BlockQueue::End() {
+  std::lock_guard lock(mutex_);
+  ended_ = true;
+  photos_.notify_all();
+  finished_changed_.notify_all();
+}
+
+std::optional<PhotoTask> BlockQueue::TakeLocked() {
+  if (error_ || heads_.empty()) return std::nullopt;
+  PhotoTask& head = heads_.front();
+  const PhotoTask task = head;
+  if (++head.index == task.block->work.photos.size()) heads_.pop_front();
+  return task;
+}
+
+std::optional<PhotoTask> BlockQueue::TryTake() {
+  std::lock_guard lock(mutex_);
+  return TakeLocked();
+}
+
+std::optional<PhotoTask> BlockQueue::Take() {
+  std::unique_lock lock(mutex_);
+  photos_.wait(lock, [&] { return error_ || ended_ || !heads_.empty(); });
+  return TakeLocked();
+}
+
+bool BlockQueue::HasPhotos() const {
+  std::lock_guard lock(mutex_);
+  return !error_ && !heads_.empty();
+}
+
+void BlockQueue::Complete(const PhotoTask& task, Outcome outcome) {
+  task.block->outcomes[task.index] = outcome;
+  if (task.block->num_left.fetch_sub(1, std::memory_order_acq_rel) > 1) return;
+  std::lock_guard lock(mutex_);
+  FinishLocked(task.block);
+}
+
+void BlockQueue::CompleteFailed(const PhotoTask& task, std::string reason) {
+  task.block->reasons[task.index] = std::move(reason);
+  Complete(task, Outcome::kFailed);
+}
+
+void BlockQueue::FinishLocked(BlockInProgress* block) {
+  finished_.push_back(block);
+  finished_changed_.notify_all();
+}
+
+BlockInProgress* BlockQueue::TakeFinished() {
+  std::unique_lock lock(mutex_);
+  finished_changed_.wait(lock, [&] { return error_ || !finished_.empty() || Done(); });
+  if (error_ || finished_.empty()) return nullptr;
+  BlockInProgress* block = finished_.front();
+  finished_.pop_front();
+  return block;
+}
+
+void BlockQueue::Retire(BlockInProgress* block) {
+  std::lock_guard lock(mutex_);
+  num_photos_ -= block->work.photos.size();
+  std::erase_if(blocks_, [&](const auto& owned) { return owned.get() == block; });
+  room_.notify_all();
+  finished_changed_.notify_all();
+}
+
+void BlockQueue::Stop(Error error) {
+  std::lock_guard lock(mutex_);
+  if (error_ || Done()) return;
+  error_ = std::move(error);
+  room_.notify_all();
+  photos_.notify_all();
+  finished_changed_.notify_all();
+}
+
+bool BlockQueue::stopped() const {
+  std::lock_guard lock(mutex_);
+  return error_.has_value();
+}
+
+Status BlockQueue::status() const {
+  std::lock_guard lock(mutex_);
+  if (error_) return std::unexpected(*error_);
+  return {};
+}
+
+}  // namespace ndpipe::extract

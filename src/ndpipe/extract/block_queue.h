@@ -1,0 +1,98 @@
+// The blocks that are in progress: photos go out one by one, finished blocks come out whole.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "ndpipe/extract/extractor.h"
+
+namespace ndpipe::extract {
+
+enum class Outcome : uint8_t { kComputed, kCached, kFailed };
+
+// A block of which some photos have no outcome yet. Photo i's outcome and features are written
+// once, by the thread that gives it its outcome, and read after the last one.
+struct BlockInProgress {
+  BlockInProgress(WorkBlock block, int64_t features_a_photo);
+
+  std::span<Half> FeaturesOf(size_t index) {
+    return std::span(features).subspan(index * feature_size, feature_size);
+  }
+  // The finished block as the sink takes it: photos in the block's order, without the failed ones.
+  BlockFeatures Take();
+
+  WorkBlock work;
+  const int64_t feature_size;
+  std::vector<Half> features;        // [photos, feature_size]
+  std::vector<Outcome> outcomes;     // [photos]
+  std::vector<std::string> reasons;  // [photos], of the failed ones
+  std::atomic<size_t> num_left;      // photos without an outcome
+};
+
+// One photo of a block in progress; the queue owns the block.
+struct PhotoTask {
+  BlockInProgress* block = nullptr;
+  size_t index = 0;
+
+  int64_t photo() const { return block->work.photos[index]; }
+};
+
+// Thread-safe: one feeder, several decoders, one sink, engine threads. Owns the blocks from Add to
+// Retire. Starts empty and open.
+class BlockQueue {
+ public:
+  // For the feeder. Blocks until another block may come in; false once stopped. A few blocks are
+  // let in, and more while they are so small that the stages would run dry.
+  bool WaitForRoom();
+  void Add(std::unique_ptr<BlockInProgress> block);
+  void End();  // no more blocks
+
+  // For decoders. Photos in the order of their blocks. TryTake does not block; Take blocks until a
+  // photo is there: nothing once stopped, or ended and empty.
+  std::optional<PhotoTask> TryTake();
+  std::optional<PhotoTask> Take();
+  bool HasPhotos() const;
+
+  // The photo has its outcome. Does not block.
+  void Complete(const PhotoTask& task, Outcome outcome);
+  void CompleteFailed(const PhotoTask& task, std::string reason);
+
+  // For the sink. Blocks until a block is finished: nothing once stopped, or ended and all retired.
+  // The pointer is valid until Retire.
+  BlockInProgress* TakeFinished();
+  void Retire(BlockInProgress* block);
+
+  // The first error stays; everyone who waits is woken. Without effect when all work is done.
+  void Stop(Error error);
+  bool stopped() const;
+  Status status() const;
+
+ private:
+  bool HasRoom() const;
+  bool Done() const { return ended_ && blocks_.empty(); }
+  std::optional<PhotoTask> TakeLocked();
+  void FinishLocked(BlockInProgress* block);
+
+  mutable std::mutex mutex_;
+  std::condition_variable room_;
+  std::condition_variable photos_;
+  std::condition_variable finished_changed_;
+  // All below is guarded by mutex_.
+  std::deque<std::unique_ptr<BlockInProgress>> blocks_;  // in progress, in the order of Add
+  std::deque<PhotoTask> heads_;                          // the next photo of each unread block
+  std::deque<BlockInProgress*> finished_;
+  size_t num_photos_ = 0;  // in blocks_
+  bool ended_ = false;
+  std::optional<Error> error_;
+};
+
+}  // namespace ndpipe::extract

@@ -1,0 +1,101 @@
+#include "ndpipe/extract/decoder.h"
+
+#include <chrono>
+
+#include "ndpipe/photo/image/preprocess.h"
+#include "ndpipe/photo/image/sidecar.h"
+
+namespace ndpipe::extract {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// Adds the time of its life to a counter.
+class Timed {
+ public:
+  explicit Timed(std::atomic<int64_t>& total_ns) : total_ns_(total_ns) {}
+  Timed(const Timed&) = delete;
+  Timed& operator=(const Timed&) = delete;
+  ~Timed() {
+    total_ns_ +=
+        std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now() - start_).count();
+  }
+
+ private:
+  std::atomic<int64_t>& total_ns_;
+  const Clock::time_point start_ = Clock::now();
+};
+
+}  // namespace
+
+void Decoder::Run() {
+  while (true) {
+    auto task = queue_.TryTake();
+    if (!task) {
+      // The next photo may be long in coming: those that are decoded do not wait for it.
+      filler_.Flush();
+      task = queue_.Take();
+    }
+    if (!task) return;
+    Handle(*task);
+  }
+}
+
+void Decoder::Handle(const PhotoTask& task) {
+  std::vector<uint8_t> sidecar;
+  bool is_cached = false;
+  {
+    const Timed timed(counters_.load_ns);
+    is_cached = cache_.ReadFeatures(task.photo(), task.block->FeaturesOf(task.index));
+    if (!is_cached) sidecar = cache_.ReadSidecar(task.photo());
+  }
+  if (is_cached) {
+    ++counters_.num_loaded;
+    ++counters_.num_from_features;
+    return queue_.Complete(task, Outcome::kCached);
+  }
+  // The file is read before a slot is taken: a slow disk must not hold a request.
+  Result<std::vector<uint8_t>> bytes;
+  if (sidecar.empty()) {
+    bytes = ReadPhoto(task.photo());
+    if (!bytes) return queue_.CompleteFailed(task, std::move(bytes).error().message);
+  }
+  const auto slot = filler_.Take();
+  if (!sidecar.empty()) {
+    if (DecodeSidecarInto(sidecar, slot.pixels)) return filler_.Fill(slot, task);
+    bytes = ReadPhoto(task.photo());
+  }
+  const Status decoded = bytes ? DecodePhotoInto(task.photo(), *bytes, slot.pixels)
+                               : Status(std::unexpected(std::move(bytes).error()));
+  if (decoded) return filler_.Fill(slot, task);
+  filler_.Return(slot);
+  queue_.CompleteFailed(task, decoded.error().message);
+}
+
+Result<std::vector<uint8_t>> Decoder::ReadPhoto(int64_t photo) {
+  const Timed timed(counters_.load_ns);
+  auto bytes = source_.Read(photo);
+  ++counters_.num_loaded;
+  if (bytes) counters_.photo_bytes += static_cast<int64_t>(bytes->size());
+  return bytes;
+}
+
+bool Decoder::DecodeSidecarInto(std::span<const uint8_t> sidecar, std::span<uint8_t> pixels) {
+  const Timed timed(counters_.decode_ns);
+  if (!photo::DecodeSidecar(sidecar, pixels)) return false;
+  ++counters_.num_loaded;
+  ++counters_.num_decoded;
+  ++counters_.num_from_sidecars;
+  return true;
+}
+
+Status Decoder::DecodePhotoInto(int64_t photo, std::span<const uint8_t> bytes,
+                                std::span<uint8_t> pixels) {
+  const Timed timed(counters_.decode_ns);
+  NDP_RETURN_IF_ERROR(photo::Preprocess(bytes, spec_, photo::DecodeLimits{}, pixels));
+  ++counters_.num_decoded;
+  cache_.WriteSidecar(photo, pixels);
+  return {};
+}
+
+}  // namespace ndpipe::extract

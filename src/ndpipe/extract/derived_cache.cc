@@ -1,0 +1,93 @@
+#include "ndpipe/extract/derived_cache.h"
+
+#include <cstring>
+#include <utility>
+
+#include "ndpipe/base/log.h"
+#include "ndpipe/extract/finite.h"
+#include "ndpipe/photo/image/sidecar.h"
+
+namespace ndpipe::extract {
+namespace {
+
+constexpr size_t kSidecarBatch = 64;  // at 224² about 8 MiB
+
+}  // namespace
+
+DerivedCache::DerivedCache(const model::Backbone& backbone, model::Precision precision,
+                           int64_t feature_size, const ExtractOptions& options)
+    : store_(options.derived),
+      feature_size_(feature_size),
+      use_features_(store_ != nullptr && options.use_features &&
+                    feature_size == backbone.feature_size),
+      use_sidecars_(store_ != nullptr && options.use_sidecars),
+      feature_space_(model::SpaceOf(backbone, precision).DerivedSpace()),
+      sidecar_space_(photo::SidecarSpace(backbone.manifest.preprocess)) {}
+
+bool DerivedCache::ReadFeatures(int64_t photo, std::span<Half> features) {
+  if (!use_features_) return false;
+  const auto stored = store_->Get(feature_space_, photo);
+  if (!stored || !*stored || (*stored)->size() != features.size_bytes()) return false;
+  std::memcpy(features.data(), (*stored)->data(), features.size_bytes());
+  return AllFinite(features);
+}
+
+void DerivedCache::WriteFeatures(std::span<const int64_t> photos, std::span<const Half> features) {
+  if (!use_features_ || photos.empty()) return;
+  std::vector<photo::DerivedStore::Item> items;
+  items.reserve(photos.size());
+  for (size_t i = 0; i < photos.size(); ++i) {
+    const auto mine = features.subspan(i * feature_size_, feature_size_);
+    items.push_back({.number = photos[i],
+                     .bytes = {reinterpret_cast<const uint8_t*>(mine.data()), mine.size_bytes()}});
+  }
+  Put(feature_space_, items);
+}
+
+std::vector<uint8_t> DerivedCache::ReadSidecar(int64_t photo) {
+  if (!use_sidecars_) return {};
+  auto stored = store_->Get(sidecar_space_, photo);
+  if (!stored || !*stored) return {};
+  return **std::move(stored);
+}
+
+void DerivedCache::WriteSidecar(int64_t photo, std::span<const uint8_t> pixels) {
+  if (!use_sidecars_ || !may_write_) return;
+  Sidecar sidecar{.photo = photo, .bytes = photo::EncodeSidecar(pixels)};
+  std::vector<Sidecar> batch;
+  {
+    std::lock_guard lock(mutex_);
+    pending_.push_back(std::move(sidecar));
+    if (pending_.size() < kSidecarBatch) return;
+    batch.swap(pending_);
+  }
+  PutSidecars(batch);
+}
+
+void DerivedCache::FlushSidecars() {
+  std::vector<Sidecar> batch;
+  {
+    std::lock_guard lock(mutex_);
+    batch.swap(pending_);
+  }
+  PutSidecars(batch);
+}
+
+void DerivedCache::PutSidecars(const std::vector<Sidecar>& sidecars) {
+  std::vector<photo::DerivedStore::Item> items;
+  items.reserve(sidecars.size());
+  for (const Sidecar& sidecar : sidecars) {
+    items.push_back({.number = sidecar.photo, .bytes = sidecar.bytes});
+  }
+  if (!items.empty()) Put(sidecar_space_, items);
+}
+
+void DerivedCache::Put(const std::string& space, std::span<const photo::DerivedStore::Item> items) {
+  if (!may_write_) return;
+  const Status put = store_->Put(space, items);
+  if (put || !may_write_.exchange(false)) return;
+  spdlog::warn("sidecars and features are not kept for the rest of this run: {}",
+               put.error().message);
+}
+
+}  // namespace ndpipe::extract

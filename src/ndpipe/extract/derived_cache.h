@@ -1,0 +1,57 @@
+// Cached features and sidecars of one backbone, as the pipeline uses them.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <mutex>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "ndpipe/extract/extractor.h"
+
+namespace ndpipe::extract {
+
+// Reads and writes DerivedStore in the spaces of one backbone. Whatever is wrong with the cache
+// costs time, never a result: a failed read counts as absent, and after a failed write the rest of
+// the run writes nothing. Thread-safe. Without a store, everything is absent and nothing is kept.
+class DerivedCache {
+ public:
+  // feature_size: of the engine. Features are left alone unless it is the backbone's own cut.
+  DerivedCache(const model::Backbone& backbone, model::Precision precision, int64_t feature_size,
+               const ExtractOptions& options);
+
+  // True: `features` [feature_size] holds the photo's cached features. Features of a wrong size or
+  // with values that are not finite count as absent.
+  bool ReadFeatures(int64_t photo, std::span<Half> features);
+  // features: fp16 [photos.size(), feature_size].
+  void WriteFeatures(std::span<const int64_t> photos, std::span<const Half> features);
+  bool keeps_features() const { return use_features_; }
+
+  // The photo's sidecar; empty when absent. Not yet decoded.
+  std::vector<uint8_t> ReadSidecar(int64_t photo);
+  // pixels: as Preprocess wrote them. Kept in memory until a batch is full or FlushSidecars.
+  void WriteSidecar(int64_t photo, std::span<const uint8_t> pixels);
+  void FlushSidecars();
+
+ private:
+  struct Sidecar {
+    int64_t photo = 0;
+    std::vector<uint8_t> bytes;
+  };
+  void Put(const std::string& space, std::span<const photo::DerivedStore::Item> items);
+  void PutSidecars(const std::vector<Sidecar>& sidecars);
+
+  photo::DerivedStore* const store_;  // borrowed; may be null
+  const int64_t feature_size_;
+  const bool use_features_;
+  const bool use_sidecars_;
+  const std::string feature_space_;
+  const std::string sidecar_space_;
+  std::atomic<bool> may_write_ = true;
+
+  std::mutex mutex_;
+  std::vector<Sidecar> pending_;  // guarded by mutex_; fewer than a batch
+};
+
+}  // namespace ndpipe::extract

@@ -1,0 +1,159 @@
+#include "ndpipe/extract/extractor.h"
+
+#include <fmt/format.h>
+#include <sched.h>
+
+#include <algorithm>
+#include <memory>
+#include <thread>
+#include <utility>
+
+#include "ndpipe/base/clock.h"
+#include "ndpipe/base/worker.h"
+#include "ndpipe/extract/block_queue.h"
+#include "ndpipe/extract/decoder.h"
+#include "ndpipe/extract/derived_cache.h"
+#include "ndpipe/extract/request_filler.h"
+
+namespace ndpipe::extract {
+namespace {
+
+using Next = std::function<Result<std::optional<WorkBlock>>()>;
+using Sink = std::function<Status(BlockFeatures)>;
+
+int NumDecoders(const ExtractOptions& options) {
+  if (options.num_decoders > 0) return options.num_decoders;
+  cpu_set_t cores;
+  CPU_ZERO(&cores);
+  if (sched_getaffinity(0, sizeof(cores), &cores) == 0) return std::max(1, CPU_COUNT(&cores));
+  return std::max(1U, std::thread::hardware_concurrency());
+}
+
+// The last stage: what it counts is read after its thread has ended.
+class SinkStage {
+ public:
+  SinkStage(BlockQueue& queue, DerivedCache& cache, const Sink& sink)
+      : queue_(queue), cache_(cache), sink_(sink) {}
+
+  void Run() {
+    while (BlockInProgress* block = queue_.TakeFinished()) {
+      const Stopwatch watch;
+      const Status sunk = Handle(*block);
+      busy_seconds_ += watch.Seconds();
+      if (!sunk) queue_.Stop(sunk.error());
+      queue_.Retire(block);
+    }
+    cache_.FlushSidecars();
+  }
+
+  double busy_seconds() const { return busy_seconds_; }
+  int64_t num_photos() const { return num_photos_; }
+  int64_t num_failed() const { return num_failed_; }
+
+ private:
+  Status Handle(BlockInProgress& block) {
+    KeepComputed(block);
+    BlockFeatures features = block.Take();
+    const auto num_photos = static_cast<int64_t>(block.work.photos.size());
+    const auto num_failed = static_cast<int64_t>(features.failures.size());
+    NDP_RETURN_IF_ERROR(sink_(std::move(features)));
+    num_photos_ += num_photos;
+    num_failed_ += num_failed;
+    return {};
+  }
+
+  void KeepComputed(BlockInProgress& block) {
+    cache_.FlushSidecars();
+    if (!cache_.keeps_features()) return;
+    std::vector<int64_t> photos;
+    std::vector<Half> features;
+    for (size_t i = 0; i < block.work.photos.size(); ++i) {
+      if (block.outcomes[i] != Outcome::kComputed) continue;
+      photos.push_back(block.work.photos[i]);
+      const auto mine = block.FeaturesOf(i);
+      features.insert(features.end(), mine.begin(), mine.end());
+    }
+    cache_.WriteFeatures(photos, features);
+  }
+
+  BlockQueue& queue_;
+  DerivedCache& cache_;
+  const Sink& sink_;
+  double busy_seconds_ = 0;
+  int64_t num_photos_ = 0;
+  int64_t num_failed_ = 0;
+};
+
+void Feed(BlockQueue& queue, const Next& next, int64_t feature_size) {
+  while (queue.WaitForRoom()) {
+    auto work = next();
+    if (!work) return queue.Stop(std::move(work).error());
+    if (!*work) return queue.End();
+    queue.Add(std::make_unique<BlockInProgress>(**std::move(work), feature_size));
+  }
+}
+
+ExtractStats Collect(const DecodeCounters& counters, const RequestFiller& filler,
+                     const SinkStage& sink, int num_decoders) {
+  constexpr double kSecondsPerNs = 1e-9;
+  return {
+      .photos = sink.num_photos(),
+      .failed = sink.num_failed(),
+      .from_features = counters.num_from_features,
+      .from_sidecars = counters.num_from_sidecars,
+      .photo_bytes = counters.photo_bytes,
+      .stages = {{.name = "load",
+                  .busy_seconds = kSecondsPerNs * counters.load_ns,
+                  .num_threads = num_decoders,
+                  .items = counters.num_loaded},
+                 {.name = "decode",
+                  .busy_seconds = kSecondsPerNs * counters.decode_ns,
+                  .num_threads = num_decoders,
+                  .items = counters.num_decoded},
+                 {.name = "infer",
+                  .busy_seconds = filler.busy_seconds(),
+                  .num_threads = 1,
+                  .items = filler.num_photos()},
+                 {.name = "sink",
+                  .busy_seconds = sink.busy_seconds(),
+                  .num_threads = 1,
+                  .items = sink.num_photos()}},
+  };
+}
+
+}  // namespace
+
+Extractor::Extractor(const model::Backbone& backbone, model::Precision precision,
+                     engine::BodyEngine& body, photo::PhotoSource& source, ExtractOptions options)
+    : backbone_(backbone), precision_(precision), body_(body), source_(source), options_(options) {}
+
+Result<ExtractStats> Extractor::Run(const Next& next, const Sink& sink, std::stop_token stop) {
+  const Stopwatch watch;
+  const int num_decoders = NumDecoders(options_);
+  BlockQueue queue;
+  DerivedCache cache(backbone_, precision_, body_.feature_size(), options_);
+  RequestFiller filler(body_, queue);
+  DecodeCounters counters;
+  Decoder decoder(backbone_.manifest.preprocess, source_, queue, filler, cache, counters);
+  SinkStage sink_stage(queue, cache, sink);
+  const std::stop_callback on_stop(stop, [&queue] {
+    queue.Stop({.code = ErrorCode::kCancelled, .message = "the extraction was stopped"});
+  });
+  {
+    std::vector<Worker> decoders;
+    for (int i = 0; i < num_decoders; ++i) {
+      decoders.emplace_back(fmt::format("decode-{}", i), [&](std::stop_token) { decoder.Run(); });
+    }
+    Worker sinking("sink", [&](std::stop_token) { sink_stage.Run(); });
+    Feed(queue, next, body_.feature_size());
+    for (Worker& worker : decoders) worker.Join();
+    filler.Finish();
+    sinking.Join();
+  }
+  NDP_RETURN_IF_ERROR(queue.status());
+  ExtractStats stats = Collect(counters, filler, sink_stage, num_decoders);
+  stats.seconds = watch.Seconds();
+  return stats;
+}
+
+}  // namespace ndpipe::extract
