@@ -1,0 +1,371 @@
+#include "ndpipe/photo/derived/derived_store.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <csignal>
+#include <fstream>
+#include <iterator>
+#include <map>
+#include <random>
+#include <thread>
+
+#include "ndpipe/base/sqlite.h"
+
+namespace ndpipe::photo {
+namespace {
+
+namespace fs = std::filesystem;
+using Bytes = std::vector<uint8_t>;
+using Model = std::map<std::pair<std::string, int64_t>, Bytes>;
+
+class DerivedStoreTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    folder_ = fs::path(testing::TempDir()) / fmt::format("derived_test.{}", ::getpid());
+    fs::remove_all(folder_);
+    Reopen();
+  }
+  void TearDown() override {
+    store_.reset();
+    fs::remove_all(folder_);
+  }
+  void Reopen() {
+    store_.reset();
+    auto opened = DerivedStore::Open(folder_);
+    ASSERT_TRUE(opened) << opened.error().message;
+    store_ = *std::move(opened);
+  }
+  Bytes RandomBytes(size_t size) {
+    Bytes bytes(size);
+    for (uint8_t& byte : bytes) byte = static_cast<uint8_t>(random_());
+    return bytes;
+  }
+  Status Put(const std::string& space, int64_t number, const Bytes& bytes) {
+    const DerivedStore::Item item{number, bytes};
+    return store_->Put(space, {&item, 1});
+  }
+  std::optional<Bytes> Get(const std::string& space, int64_t number) {
+    auto bytes = store_->Get(space, number);
+    EXPECT_TRUE(bytes) << bytes.error().message;
+    return bytes ? *std::move(bytes) : std::nullopt;
+  }
+  std::vector<fs::path> Segments() const {
+    std::vector<fs::path> paths;
+    for (const auto& entry : fs::directory_iterator(folder_)) {
+      if (entry.path().filename().string().starts_with("segment-")) paths.push_back(entry.path());
+    }
+    std::ranges::sort(paths);
+    return paths;
+  }
+  // Whether the bytes stand in any file of the folder.
+  bool OnDisk(const Bytes& bytes) const {
+    for (const auto& entry : fs::directory_iterator(folder_)) {
+      std::ifstream file(entry.path(), std::ios::binary);
+      const Bytes all{std::istreambuf_iterator<char>(file), {}};
+      if (!std::ranges::search(all, bytes).empty()) return true;
+    }
+    return false;
+  }
+  void ExpectEqualTo(const Model& model, int64_t max_number) {
+    for (const char* space : {"a", "b", "c"}) {
+      for (int64_t number = 1; number <= max_number; ++number) {
+        const auto expected = model.find({space, number});
+        const auto found = Get(space, number);
+        ASSERT_EQ(found.has_value(), expected != model.end()) << space << ' ' << number;
+        if (found) {
+          ASSERT_EQ(*found, expected->second) << space << ' ' << number;
+        }
+      }
+    }
+  }
+
+  fs::path folder_;
+  std::unique_ptr<DerivedStore> store_;
+  std::mt19937 random_{1};
+};
+
+TEST_F(DerivedStoreTest, AgreesWithAMapUnderRandomOperations) {
+  constexpr int kMaxNumber = 30;
+  const std::string spaces[] = {"a", "b", "c"};
+  Model model;
+  for (int step = 0; step < 600; ++step) {
+    const std::string& space = spaces[random_() % 3];
+    const auto what = random_() % 100;
+    if (what < 70) {
+      std::vector<Bytes> blobs;
+      std::vector<DerivedStore::Item> items;
+      for (size_t i = 0, n = random_() % 6; i < n; ++i)
+        blobs.push_back(RandomBytes(random_() % 900));
+      for (const Bytes& blob : blobs)
+        items.push_back({1 + static_cast<int64_t>(random_() % kMaxNumber), blob});
+      ASSERT_TRUE(store_->Put(space, items));
+      for (size_t i = 0; i < items.size(); ++i) model[{space, items[i].number}] = blobs[i];
+    } else if (what < 90) {
+      const int64_t number = 1 + random_() % kMaxNumber;
+      ASSERT_TRUE(store_->Delete(number));
+      for (const std::string& each : spaces) model.erase({each, number});
+    } else if (what < 95) {
+      ASSERT_TRUE(store_->DropSpace(space));
+      std::erase_if(model, [&](const auto& entry) { return entry.first.first == space; });
+    } else {
+      Reopen();
+    }
+    if (step % 20 == 0) ExpectEqualTo(model, kMaxNumber);
+  }
+  ExpectEqualTo(model, kMaxNumber);
+  int64_t items = 0;
+  int64_t bytes = 0;
+  const auto usages = store_->ListUsage();
+  ASSERT_TRUE(usages);
+  for (const auto& usage : *usages) {
+    items += usage.items;
+    bytes += usage.bytes;
+    EXPECT_GE(usage.segment_bytes, usage.bytes + 24 * usage.items);
+  }
+  int64_t expected_bytes = 0;
+  for (const auto& [key, blob] : model) expected_bytes += static_cast<int64_t>(blob.size());
+  EXPECT_EQ(items, static_cast<int64_t>(model.size()));
+  EXPECT_EQ(bytes, expected_bytes);
+}
+
+TEST_F(DerivedStoreTest, DeletedAndReplacedBytesAreGoneFromDisk) {
+  const Bytes first = RandomBytes(500);
+  const Bytes second = RandomBytes(700);
+  const Bytes other = RandomBytes(600);
+  ASSERT_TRUE(Put("a", 1, first));
+  ASSERT_TRUE(Put("b", 1, other));
+  EXPECT_TRUE(OnDisk(first));
+  ASSERT_TRUE(Put("a", 1, second));
+  EXPECT_FALSE(OnDisk(first));
+  EXPECT_TRUE(OnDisk(second));
+  ASSERT_TRUE(Put("a", 2, first));
+  ASSERT_TRUE(store_->Delete(1));
+  EXPECT_FALSE(OnDisk(second));
+  EXPECT_FALSE(OnDisk(other));
+  EXPECT_EQ(Get("a", 2), first);
+  EXPECT_TRUE(store_->Delete(77));
+}
+
+TEST_F(DerivedStoreTest, DamagedRecordsAreAbsentAndWipedAndTheOthersStay) {
+  std::vector<Bytes> blobs;
+  for (int64_t number = 0; number < 10; ++number) {
+    blobs.push_back(RandomBytes(300));
+    ASSERT_TRUE(Put("a", number, blobs.back()));
+  }
+  ASSERT_EQ(Segments().size(), 1u);
+  const auto poke = [&](std::streamoff at) {
+    std::fstream file(Segments()[0], std::ios::binary | std::ios::in | std::ios::out);
+    file.seekg(at);
+    const auto old = static_cast<char>(file.get());
+    file.seekp(at);
+    file.put(static_cast<char>(old ^ 0x10));
+  };
+  poke(3 * 324 + 24 + 100);  // bytes of 3
+  poke(5 * 324 + 8);         // the number of 5
+  poke(7 * 324 + 21);        // the CRC of 7
+  for (int64_t number = 0; number < 10; ++number) {
+    const bool damaged = number == 3 || number == 5 || number == 7;
+    EXPECT_EQ(Get("a", number).has_value(), !damaged) << number;
+  }
+  EXPECT_FALSE(OnDisk(blobs[5]));
+  ASSERT_TRUE(Put("a", 3, blobs[3]));
+  EXPECT_EQ(Get("a", 3), blobs[3]);
+  EXPECT_EQ((*store_->ListUsage())[0].items, 8);
+}
+
+TEST_F(DerivedStoreTest, ATruncatedOrMissingSegmentLosesOnlyItsItems) {
+  for (int64_t number = 0; number < 10; ++number) ASSERT_TRUE(Put("a", number, Bytes(300, 7)));
+  ASSERT_TRUE(Put("b", 1, Bytes(5, 1)));
+  const auto segments = Segments();
+  ASSERT_EQ(segments.size(), 2u);
+  fs::resize_file(segments[0], 4 * 324 + 10);
+  Reopen();
+  EXPECT_TRUE(Get("a", 3));
+  EXPECT_FALSE(Get("a", 4));
+  ASSERT_TRUE(Put("a", 20, Bytes(300, 9)));
+  EXPECT_EQ(Get("a", 20), Bytes(300, 9));
+  EXPECT_FALSE(Get("a", 5));
+  store_.reset();
+  fs::remove(segments[0]);
+  Reopen();
+  EXPECT_FALSE(Get("a", 3));
+  ASSERT_TRUE(Put("a", 3, Bytes(300, 2)));
+  EXPECT_EQ(Get("a", 3), Bytes(300, 2));
+  EXPECT_TRUE(Get("b", 1));
+}
+
+TEST_F(DerivedStoreTest, AKillBetweenAppendAndCommitLeavesNothing) {
+  ASSERT_TRUE(Put("a", 1, Bytes(300, 7)));
+  const auto size = fs::file_size(Segments()[0]);
+  store_.reset();
+  const Bytes lost = RandomBytes(400);
+  std::ofstream(Segments()[0], std::ios::binary | std::ios::app)
+      .write(reinterpret_cast<const char*>(lost.data()), 400);
+  std::ofstream(folder_ / "segment-000009.bin", std::ios::binary)
+      .write(reinterpret_cast<const char*>(lost.data()), 400);
+  Reopen();
+  EXPECT_FALSE(OnDisk(lost));
+  EXPECT_EQ(fs::file_size(Segments()[0]), size);
+  EXPECT_EQ(Get("a", 1), Bytes(300, 7));
+}
+
+TEST_F(DerivedStoreTest, SurvivesAKillAtAnyMoment) {
+  store_.reset();
+  for (int round = 0; round < 8; ++round) {
+    const pid_t child = ::fork();
+    ASSERT_GE(child, 0);
+    if (child == 0) {
+      auto opened = DerivedStore::Open(folder_);
+      if (!opened) ::_exit(1);
+      for (int64_t number = 1;; ++number) {
+        const Bytes bytes(2000, static_cast<uint8_t>(number % 50));
+        const DerivedStore::Item item{number % 50, bytes};
+        if (!(*opened)->Put("a", {&item, 1}) || !(*opened)->Delete(number % 7)) ::_exit(1);
+      }
+    }
+    ::usleep(20'000 + 7'000 * static_cast<unsigned>(round));
+    ::kill(child, SIGKILL);
+    int status = 0;
+    ::waitpid(child, &status, 0);
+    ASSERT_TRUE(WIFSIGNALED(status));
+    Reopen();
+    int64_t found = 0;
+    for (int64_t number = 0; number < 50; ++number) {
+      const auto bytes = Get("a", number);
+      if (!bytes) continue;
+      ++found;
+      EXPECT_EQ(*bytes, Bytes(2000, static_cast<uint8_t>(number)));
+    }
+    const auto usages = *store_->ListUsage();
+    EXPECT_EQ(usages.empty() ? 0 : usages[0].items, found);
+    store_.reset();
+  }
+  Reopen();
+}
+
+TEST_F(DerivedStoreTest, DroppingASpaceGivesItsRoomBack) {
+  ASSERT_TRUE(Put("a", 1, Bytes(300, 7)));
+  ASSERT_TRUE(Put("b", 1, Bytes(200, 8)));
+  ASSERT_EQ(Segments().size(), 2u);
+  ASSERT_TRUE(store_->DropSpace("a"));
+  EXPECT_EQ(Segments().size(), 1u);
+  EXPECT_FALSE(Get("a", 1));
+  EXPECT_EQ(Get("b", 1), Bytes(200, 8));
+  EXPECT_TRUE(store_->DropSpace("never seen"));
+  ASSERT_TRUE(Put("a", 2, Bytes(10, 1)));
+  EXPECT_FALSE(Get("a", 1));
+  EXPECT_EQ(Get("a", 2), Bytes(10, 1));
+}
+
+TEST_F(DerivedStoreTest, FillsSegmentsAndRemovesEmptyOnes) {
+  const Bytes large = RandomBytes(DerivedStore::kMaxItemBytes);
+  std::vector<DerivedStore::Item> items;
+  for (int64_t number = 1; number <= 5; ++number) items.push_back({number, large});
+  ASSERT_TRUE(store_->Put("a", items));
+  ASSERT_EQ(Segments().size(), 2u);  // three records of 64 MiB fit in 256 MiB
+  for (const fs::path& segment : Segments()) EXPECT_LE(fs::file_size(segment), 256u << 20);
+  EXPECT_EQ(Get("a", 5), large);
+  for (int64_t number = 1; number <= 3; ++number) ASSERT_TRUE(store_->Delete(number));
+  EXPECT_EQ(Segments().size(), 1u);
+  EXPECT_EQ(Get("a", 4), large);
+  const Bytes too_large(DerivedStore::kMaxItemBytes + 1);
+  EXPECT_EQ(Put("a", 9, too_large).error().code, ErrorCode::kInvalidArgument);
+  EXPECT_EQ(Put("", 9, large).error().code, ErrorCode::kInvalidArgument);
+}
+
+TEST_F(DerivedStoreTest, AFullDiskIsSaidAndDamagesNothing) {
+  ASSERT_TRUE(Put("a", 1, Bytes(3 << 20, 7)));
+  rlimit before;
+  ASSERT_EQ(::getrlimit(RLIMIT_FSIZE, &before), 0);
+  auto* const handler = std::signal(SIGXFSZ, SIG_IGN);
+  rlimit small = before;
+  small.rlim_cur = 4 << 20;  // what the file system would say of a longer segment: no room
+  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &small), 0);
+  const Status full = Put("a", 2, Bytes(2 << 20, 8));
+  const Status replacing = Put("a", 1, Bytes(2 << 20, 9));
+  const Status elsewhere = Put("new", 1, Bytes(5 << 20, 9));
+  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &before), 0);
+  std::signal(SIGXFSZ, handler);
+  for (const Status* status : {&full, &replacing, &elsewhere}) {
+    ASSERT_FALSE(*status);
+    EXPECT_EQ(status->error().code, ErrorCode::kResourceExhausted) << status->error().message;
+  }
+  EXPECT_EQ(Segments().size(), 1u);
+  EXPECT_EQ(fs::file_size(Segments()[0]), (3u << 20) + 24);
+  EXPECT_EQ(Get("a", 1), Bytes(3 << 20, 7));
+  EXPECT_FALSE(Get("a", 2));
+  ASSERT_TRUE(Put("a", 2, Bytes(2 << 20, 8)));
+  EXPECT_EQ(Get("a", 2), Bytes(2 << 20, 8));
+}
+
+TEST_F(DerivedStoreTest, IsHeldByOneAtATime) {
+  const auto second = DerivedStore::Open(folder_);
+  ASSERT_FALSE(second);
+  EXPECT_EQ(second.error().code, ErrorCode::kAlreadyExists);
+  const pid_t child = ::fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) ::_exit(DerivedStore::Open(folder_) ? 1 : 0);
+  int status = 0;
+  ::waitpid(child, &status, 0);
+  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
+TEST_F(DerivedStoreTest, ANewerIndexIsRefusedAndADamagedOneRebuilt) {
+  ASSERT_TRUE(Put("a", 1, Bytes(300, 7)));
+  store_.reset();
+  {
+    auto index = sqlite::Database::Open(folder_ / "index.db", {});
+    EXPECT_FALSE(index);  // knows no migrations: what an older program sees
+    EXPECT_EQ(index.error().code, ErrorCode::kFailedPrecondition);
+  }
+  {
+    const std::vector<const char*> newer(99, "SELECT 1");
+    auto index = sqlite::Database::Open(folder_ / "index.db", newer);
+    ASSERT_TRUE(index) << index.error().message;
+  }
+  const auto refused = DerivedStore::Open(folder_);
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code, ErrorCode::kFailedPrecondition);
+  EXPECT_EQ(Segments().size(), 1u);
+
+  std::ofstream(folder_ / "index.db", std::ios::binary) << std::string(5000, 'x');
+  Reopen();
+  EXPECT_FALSE(Get("a", 1));
+  EXPECT_TRUE(Segments().empty());
+  ASSERT_TRUE(Put("a", 1, Bytes(300, 7)));
+  EXPECT_EQ(Get("a", 1), Bytes(300, 7));
+}
+
+TEST_F(DerivedStoreTest, ServesManyThreads) {
+  std::atomic<int> wrong = 0;
+  {
+    std::vector<std::jthread> threads;
+    for (int thread = 0; thread < 4; ++thread) {
+      threads.emplace_back([&, thread] {
+        const std::string space = thread % 2 == 0 ? "a" : "b";
+        for (int64_t i = 0; i < 300; ++i) {
+          const int64_t number = i % 20;
+          const Bytes bytes(100 + static_cast<size_t>(number), static_cast<uint8_t>(number));
+          const DerivedStore::Item item{number, bytes};
+          if (!store_->Put(space, {&item, 1})) ++wrong;
+          const auto found = store_->Get(space, (number + 7) % 20);
+          const auto expected = static_cast<uint8_t>((number + 7) % 20);
+          if (!found) ++wrong;
+          if (found && *found && **found != Bytes(100u + expected, expected)) ++wrong;
+          if (i % 50 == 0 && !store_->Delete(number)) ++wrong;
+        }
+      });
+    }
+  }
+  EXPECT_EQ(wrong, 0);
+}
+
+}  // namespace
+}  // namespace ndpipe::photo
