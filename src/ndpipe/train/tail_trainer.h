@@ -20,7 +20,9 @@ struct TrainerOptions {
   int64_t feature_size = 0;
   int num_runs = 1;
   int64_t num_photos = 0;  // training photos of all runs together: fixes the number of steps
-  int num_threads = 0;     // 0: all cores. Part of what fixes the bits of the result
+  // 0: as many as a step keeps busy, at most half of the cores. Part of what fixes the bits of the
+  // result.
+  int num_threads = 0;
 };
 
 struct RunResult {
