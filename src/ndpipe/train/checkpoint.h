@@ -1,4 +1,4 @@
-// Training state in a file (docs/formats/checkpoint.md describes the bytes).
+// Training state in a file (docs/formats/tail_checkpoint.md describes the bytes).
 #pragma once
 
 #include <cstdint>
