@@ -1,5 +1,6 @@
 #include "ndpipe/rpc/channel.h"
 
+#include <google/protobuf/stubs/logging.h>
 #include <grpc/support/log.h>
 #include <grpcpp/create_channel.h>
 #include <grpcpp/support/channel_arguments.h>
@@ -13,7 +14,7 @@
 namespace ndpipe::rpc {
 
 std::shared_ptr<grpc::Channel> MakeChannel(const Address& tuner, const Security& security) {
-  RedirectGrpcLog();
+  RedirectLibraryLogs();
   grpc::ChannelArguments arguments;
   // Without these two, channels to one address share a TCP connection and its backoff.
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
@@ -32,12 +33,16 @@ std::shared_ptr<grpc::Channel> MakeChannel(const Address& tuner, const Security&
   return grpc::CreateCustomChannel(tuner.Text(), ChannelCredentialsFor(security), arguments);
 }
 
-void RedirectGrpcLog() {
+void RedirectLibraryLogs() {
   static std::once_flag once;
   std::call_once(once, [] {
     gpr_set_log_function([](gpr_log_func_args* line) {
       spdlog::debug("grpc: {}:{}: {}", line->file, line->line, line->message);
     });
+    google::protobuf::SetLogHandler(
+        [](google::protobuf::LogLevel, const char*, int, const std::string& message) {
+          spdlog::debug("protobuf: {}", message);
+        });
   });
 }
 

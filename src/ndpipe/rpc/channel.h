@@ -19,9 +19,9 @@ inline constexpr int kKeepaliveTimeoutMs = 20'000;
 // fails at once when nobody listens.
 std::shared_ptr<grpc::Channel> MakeChannel(const Address& tuner, const Security& security);
 
-// gRPC's own log goes to ours, at debug level: what matters of it comes as errors anyway. Call
-// often.
-void RedirectGrpcLog();
+// gRPC's and protobuf's own logs go to ours, at debug level: what matters of them comes as errors
+// anyway, and a hostile peer must not fill the log. May be called often.
+void RedirectLibraryLogs();
 
 // Cancels a call when `stop` is requested. Must not outlive the context.
 class StopCancels {

@@ -77,6 +77,7 @@ class ControlClient::Life {
       std::lock_guard lock(mutex_);
       interval_ = std::chrono::milliseconds(welcome->heartbeat_interval_ms);
       silent_at_ = Clock::now() + kSilentIntervals * interval_;
+      changed_.notify_all();  // the watcher sleeps until the former time, which may be later
     }
     welcomed_ = true;
     if (callbacks.on_welcome) callbacks.on_welcome(*welcome);

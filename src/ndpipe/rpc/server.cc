@@ -97,7 +97,7 @@ Result<std::unique_ptr<TunerServer>> TunerServer::Start(const Address& listen,
                                                         const Security& security,
                                                         StoreLinkHandler& stores,
                                                         Operator& operators) {
-  RedirectGrpcLog();
+  RedirectLibraryLogs();
   NDP_RETURN_IF_ERROR(CheckSecurity(listen, security));
   auto server = std::make_unique<TunerServerImpl>(stores, operators);
   if (!server->Listen(listen, security)) return std::unexpected(WhyNotListening(listen));
