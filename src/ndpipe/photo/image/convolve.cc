@@ -1,6 +1,11 @@
 #include "ndpipe/photo/image/convolve.h"
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
 #include <algorithm>
+#include <cstring>
 
 // One binary runs on any x86-64 and uses the widest vectors there are. Sanitizers cannot run before
 // the loader has chosen a clone.
@@ -21,29 +26,84 @@ inline uint8_t ToByte(int32_t sum) {
   return static_cast<uint8_t>(std::clamp(sum >> kWeightBits, 0, 255));
 }
 
+void RowPortable(const uint8_t* from, const Taps& taps, const int32_t* weight, uint8_t* to) {
+  for (const int begin : taps.begins) {
+    const uint8_t* pixel = from + size_t{4} * static_cast<size_t>(begin);
+    int32_t sums[4] = {kHalf, kHalf, kHalf, kHalf};
+    for (int k = 0; k < taps.stride; ++k, pixel += 4, weight += 4) {
+      for (int c = 0; c < 4; ++c) sums[c] += pixel[c] * weight[c];
+    }
+    for (int c = 0; c < 4; ++c) *to++ = ToByte(sums[c]);
+  }
+}
+
+#if defined(__x86_64__)
+// By hand, because GCC widens bytes one by one in so short a loop: four times slower. The maskz
+// form, with a full mask, avoids a false warning of GCC 12 about its own header.
+
+__attribute__((target("avx2"))) inline void StorePixel(__m128i sums, uint8_t* to) {
+  const __m128i words = _mm_srai_epi32(_mm_add_epi32(sums, _mm_set1_epi32(kHalf)), kWeightBits);
+  const __m128i halves = _mm_packs_epi32(words, words);
+  const int32_t pixel = _mm_cvtsi128_si32(_mm_packus_epi16(halves, halves));
+  std::memcpy(to, &pixel, sizeof(pixel));
+}
+
+__attribute__((target("avx2"))) void RowAvx2(const uint8_t* from, const Taps& taps,
+                                             const int32_t* weight, uint8_t* to) {
+  for (const int begin : taps.begins) {
+    const uint8_t* pixel = from + size_t{4} * static_cast<size_t>(begin);
+    __m256i even = _mm256_setzero_si256();
+    __m256i odd = _mm256_setzero_si256();
+    for (int k = 0; k < taps.stride; k += kTapGroup, pixel += kLanes, weight += kLanes) {
+      const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(pixel));
+      const auto* factors = reinterpret_cast<const __m256i*>(weight);
+      even = _mm256_add_epi32(
+          even, _mm256_mullo_epi32(_mm256_cvtepu8_epi32(bytes), _mm256_loadu_si256(factors)));
+      odd = _mm256_add_epi32(odd, _mm256_mullo_epi32(_mm256_cvtepu8_epi32(_mm_srli_si128(bytes, 8)),
+                                                     _mm256_loadu_si256(factors + 1)));
+    }
+    const __m256i sums = _mm256_add_epi32(even, odd);
+    StorePixel(_mm_add_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256(sums, 1)), to);
+    to += 4;
+  }
+}
+
+__attribute__((target("avx512f,avx2"))) void RowAvx512(const uint8_t* from, const Taps& taps,
+                                                       const int32_t* weight, uint8_t* to) {
+  for (const int begin : taps.begins) {
+    const uint8_t* pixel = from + size_t{4} * static_cast<size_t>(begin);
+    __m512i sums = _mm512_setzero_si512();
+    for (int k = 0; k < taps.stride; k += kTapGroup, pixel += kLanes, weight += kLanes) {
+      const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(pixel));
+      sums = _mm512_add_epi32(sums, _mm512_mullo_epi32(_mm512_maskz_cvtepu8_epi32(0xFFFF, bytes),
+                                                       _mm512_loadu_si512(weight)));
+    }
+    alignas(64) __m128i taps_sums[kTapGroup];
+    _mm512_store_si512(taps_sums, sums);
+    StorePixel(_mm_add_epi32(_mm_add_epi32(taps_sums[0], taps_sums[1]),
+                             _mm_add_epi32(taps_sums[2], taps_sums[3])),
+               to);
+    to += 4;
+  }
+}
+#endif
+
 }  // namespace
 
 ColumnWeights::ColumnWeights(const Taps& taps) : values(taps.weights.size() * 4) {
   for (size_t i = 0; i < values.size(); ++i) values[i] = taps.weights[i / 4];
 }
 
-NDP_VECTOR_CLONES
 void ConvolveRow(const uint8_t* from, const Taps& taps, const ColumnWeights& weights, uint8_t* to) {
-  const size_t resized = taps.begins.size();
-  const int* begins = taps.begins.data();
-  const int steps = taps.stride / kTapGroup;
-  const int32_t* weight = weights.values.data();
-  for (size_t i = 0; i < resized; ++i) {
-    const uint8_t* pixel = from + size_t{4} * static_cast<size_t>(begins[i]);
-    int32_t sums[kLanes] = {};
-    for (int step = 0; step < steps; ++step, pixel += kLanes, weight += kLanes) {
-      for (int lane = 0; lane < kLanes; ++lane) sums[lane] += pixel[lane] * weight[lane];
-    }
-    for (int c = 0; c < 4; ++c) {
-      to[4 * i + static_cast<size_t>(c)] =
-          ToByte(kHalf + sums[c] + sums[c + 4] + sums[c + 8] + sums[c + 12]);
-    }
-  }
+  using RowFunction = void (*)(const uint8_t*, const Taps&, const int32_t*, uint8_t*);
+  static const RowFunction function = [] {
+#if defined(__x86_64__)
+    if (__builtin_cpu_supports("avx512f")) return RowAvx512;
+    if (__builtin_cpu_supports("avx2")) return RowAvx2;
+#endif
+    return RowPortable;
+  }();
+  function(from, taps, weights.values.data(), to);
 }
 
 NDP_VECTOR_CLONES
