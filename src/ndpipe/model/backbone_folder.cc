@@ -218,7 +218,9 @@ Result<std::vector<Backbone>> BackboneFolder::List() const {
   std::vector<Hash256> hashes;
   std::error_code error;
   for (const auto& entry : fs::directory_iterator(folder_, error)) {
-    if (auto hash = Hash256::FromHex(entry.path().filename().string())) hashes.push_back(*hash);
+    const std::string name = entry.path().filename().string();
+    const auto hash = Hash256::FromHex(name);
+    if (hash && hash->Hex() == name) hashes.push_back(*hash);
   }
   if (error) return FailErrno("cannot list folder " + folder_.string(), error.value());
   std::ranges::sort(hashes);

@@ -1,23 +1,31 @@
 // BackboneFolder, OwnTail and ResolveModel, on EfficientNet-Lite0 and on small graphs.
 #include "ndpipe/model/backbone.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include <atomic>
+#include <chrono>
 #include <cstdlib>
+#include <cstring>
 #include <filesystem>
-#include <fstream>
 #include <string>
+#include <thread>
+#include <vector>
 
 #include "ndpipe/base/bytes.h"
 #include "ndpipe/base/file.h"
 #include "ndpipe/model/onnx.h"
+#include "ndpipe/model/onnx_fields.h"
 #include "ndpipe/model/test_graphs.h"
 
 namespace ndpipe::model {
 namespace {
 
 namespace fs = std::filesystem;
+using testing::HasSubstr;
 
 class BackboneTest : public TemporaryFolderTest {
  protected:
@@ -55,6 +63,253 @@ TEST_F(BackboneTest, KeepsASmallModelUnderItsHash) {
   EXPECT_EQ(tail->num_classes, 2);
   EXPECT_EQ(tail->weight, (std::vector<float>{1, 2, 3, 4, 5, 6}));
   EXPECT_EQ(tail->bias, (std::vector<float>{-1, 1}));
+}
+
+TEST_F(BackboneTest, AddingAgainIsNoErrorAndManifestsAreToldApart) {
+  const auto onnx_file = WriteSmall("small", SmallClassifier());
+  auto kept = Kept();
+  const auto first = kept.Add(onnx_file, "");
+  ASSERT_TRUE(first);
+  const auto again = kept.Add(onnx_file, "");
+  ASSERT_TRUE(again) << again.error().message;
+  EXPECT_EQ(again->hash, first->hash);
+
+  // Other means make other features: it must be another backbone (guarantee 5).
+  Manifest other = SmallManifest();
+  other.mean = {0, 0, 0};
+  ASSERT_TRUE(WriteFileDurably(folder_ / "other.json", FormatManifest(other)));
+  fs::last_write_time(first->onnx_file.parent_path() / "manifest.json",
+                      fs::file_time_type::clock::now() - std::chrono::hours(1));
+  const auto second = kept.Add(onnx_file, folder_ / "other.json");
+  ASSERT_TRUE(second) << second.error().message;
+  EXPECT_NE(second->hash, first->hash);
+  EXPECT_EQ(kept.List()->size(), 2U);
+  EXPECT_EQ(kept.FindByName("small")->hash, second->hash);  // the newest
+  EXPECT_EQ(kept.FindByName("large").error().code, ErrorCode::kNotFound);
+  EXPECT_EQ(kept.Get(Hash256{}).error().code, ErrorCode::kNotFound);
+}
+
+TEST_F(BackboneTest, ManyThreadsAddTheSame) {
+  const auto onnx_file = WriteSmall("small", SmallClassifier());
+  auto kept = Kept();
+  std::vector<std::jthread> threads;
+  std::atomic<int> num_added = 0;
+  for (int i = 0; i < 8; ++i) {
+    threads.emplace_back([&] {
+      auto added = kept.Add(onnx_file, "");
+      EXPECT_TRUE(added) << added.error().message;
+      ++num_added;
+    });
+  }
+  threads.clear();
+  EXPECT_EQ(num_added, 8);
+  EXPECT_EQ(std::distance(fs::directory_iterator(folder_ / "kept"), {}), 1);
+}
+
+TEST_F(BackboneTest, LeftoversOfAKilledProcessAreRemovedAndThoseOfALivingOneStay) {
+  const fs::path dead = folder_ / "kept" / ".adding-999999999-0";
+  const fs::path alive = folder_ / "kept" / (".adding-" + std::to_string(::getpid()) + "-77");
+  fs::create_directories(dead);
+  fs::create_directories(alive);
+  const auto kept = Kept();
+  EXPECT_FALSE(fs::exists(dead));
+  EXPECT_TRUE(fs::exists(alive));
+  EXPECT_TRUE(kept.List()->empty());
+}
+
+TEST_F(BackboneTest, TakesAKeptModelFromAnotherFolder) {
+  auto from = Kept("from");
+  const auto added = from.Add(WriteSmall("small", SmallClassifier()), "");
+  ASSERT_TRUE(added);
+  auto to = Kept("to");
+  const std::string manifest = FormatManifest(added->manifest);
+  const auto taken = to.AddKept(added->hash, added->onnx_file, manifest);
+  ASSERT_TRUE(taken) << taken.error().message;
+  EXPECT_EQ(taken->hash, added->hash);
+  EXPECT_EQ(SpaceOf(*taken, Precision::kBf16), SpaceOf(*added, Precision::kBf16));
+  EXPECT_TRUE(to.AddKept(added->hash, added->onnx_file, manifest));
+
+  Manifest other = added->manifest;
+  other.std = {1, 1, 1};
+  auto third = Kept("third");
+  EXPECT_EQ(third.AddKept(added->hash, added->onnx_file, FormatManifest(other)).error().code,
+            ErrorCode::kDataLoss);
+  auto bytes = *ReadFile(added->onnx_file, 1 << 20);
+  bytes[bytes.size() / 2] ^= 1;
+  ASSERT_TRUE(WriteFileDurably(folder_ / "damaged.onnx", bytes));
+  EXPECT_EQ(third.AddKept(added->hash, folder_ / "damaged.onnx", manifest).error().code,
+            ErrorCode::kDataLoss);
+  EXPECT_TRUE(fs::is_empty(folder_ / "third"));
+}
+
+TEST_F(BackboneTest, SaysWhatIsWrongWithAModel) {
+  auto kept = Kept();
+  const auto error = [&](const Graph& graph) {
+    return kept.Add(WriteSmall("model", graph), "").error();
+  };
+  Graph graph = SmallClassifier();
+  graph.nodes[1].inputs[0] = "missing";
+  EXPECT_EQ(error(graph).code, ErrorCode::kInvalidArgument);
+  EXPECT_THAT(error(graph).message, HasSubstr("model.onnx: node 'features' (Flatten) uses"));
+
+  graph = SmallClassifier();
+  (*graph.inputs[0].shape)[2] = {16, ""};
+  EXPECT_THAT(error(graph).message, HasSubstr("height is 16, where 8 is expected"));
+
+  graph = SmallClassifier();
+  graph.nodes[2].op_type = "Relu";
+  EXPECT_EQ(error(graph).code, ErrorCode::kUnimplemented);
+
+  graph = SmallClassifier();
+  graph.initializers["weight"] = Floats({3, 3}, {1, 2, 3, 4, 5, 6, 7, 8, 9});
+  graph.initializers["bias"] = Floats({3}, {1, 2, 3});
+  graph.outputs[0].shape = std::nullopt;
+  EXPECT_THAT(error(graph).message, HasSubstr("names 2 classes, the graph has 3"));
+
+  EXPECT_EQ(kept.Add(folder_ / "none.onnx", "").error().code, ErrorCode::kNotFound);
+  EXPECT_EQ(kept.Add(folder_, folder_ / "model" / "manifest.json").error().code,
+            ErrorCode::kInvalidArgument);
+  EXPECT_TRUE(kept.List()->empty());
+  EXPECT_TRUE(fs::is_empty(folder_ / "kept"));
+}
+
+// A model of one tensor outside, at `location`.
+class ExternalDataTest : public BackboneTest {
+ protected:
+  void SetUp() override {
+    BackboneTest::SetUp();
+    fs::create_directories(folder_ / "model" / "data");
+    std::vector<uint8_t> weights(32);
+    const float values[] = {0, 0, 1, 2, 3, 4, 5, 6};
+    std::memcpy(weights.data(), values, sizeof(values));
+    EXPECT_TRUE(WriteFileDurably(folder_ / "model" / "data" / "weights", weights));
+    EXPECT_TRUE(WriteFileDurably(folder_ / "secret", weights));
+    EXPECT_TRUE(
+        WriteFileDurably(folder_ / "model" / "manifest.json", FormatManifest(SmallManifest())));
+  }
+
+  Result<Backbone> AddWith(const std::string& location, const std::string& offset = "8",
+                           const std::string& length = "24") {
+    Graph graph = SmallClassifier();
+    graph.initializers.erase("weight");
+    auto bytes = ToBytes(graph);  // protobuf merges: a second graph field would be refused, so
+    WireMessage tensor;           // the graph is written anew with one more tensor
+    for (const uint64_t dim : {2, 3}) tensor.Varint(onnx::tensor::kDims, dim);
+    tensor.Varint(onnx::tensor::kDataType, 1);
+    tensor.Bytes(onnx::tensor::kName, "weight");
+    const std::pair<std::string, std::string> entries[] = {
+        {"location", location}, {"offset", offset}, {"length", length}};
+    for (const auto& [key, value] : entries) {
+      WireMessage entry;
+      entry.Bytes(onnx::entry::kKey, key);
+      entry.Bytes(onnx::entry::kValue, value);
+      tensor.Message(onnx::tensor::kExternalData, std::move(entry));
+    }
+    tensor.Varint(onnx::tensor::kDataLocation, 1);
+    WireMessage model;
+    WireReader reader(bytes);
+    while (!reader.AtEnd()) {
+      const WireField field = *reader.Next();
+      if (field.type == WireType::kVarint) {
+        model.Varint(field.number, field.value);
+      } else if (field.number != onnx::model::kGraph) {
+        model.Bytes(field.number, AsText(field.bytes));
+      } else {
+        WireMessage inner;
+        WireReader fields(field.bytes);
+        while (!fields.AtEnd()) {
+          const WireField part = *fields.Next();
+          inner.Bytes(part.number, AsText(part.bytes));
+        }
+        inner.Message(onnx::graph::kInitializer, std::move(tensor));
+        model.Message(onnx::model::kGraph, std::move(inner));
+      }
+    }
+    std::vector<uint8_t> out;
+    EXPECT_TRUE(model.WriteTo([&](std::span<const uint8_t> piece) -> Status {
+      out.insert(out.end(), piece.begin(), piece.end());
+      return {};
+    }));
+    EXPECT_TRUE(WriteFileDurably(folder_ / "model" / "model.onnx", out));
+    return Kept().Add(folder_ / "model" / "model.onnx", "");
+  }
+};
+
+TEST_F(ExternalDataTest, IsPulledIntoTheKeptFile) {
+  const auto added = AddWith("data/weights");
+  ASSERT_TRUE(added) << added.error().message;
+  fs::remove_all(folder_ / "model");
+  const auto tail = OwnTail(*added);
+  ASSERT_TRUE(tail) << tail.error().message;
+  EXPECT_EQ(tail->weight, (std::vector<float>{1, 2, 3, 4, 5, 6}));
+}
+
+TEST_F(ExternalDataTest, IsReadFromTheModelsOwnFolderOnly) {
+  const fs::path models = folder_ / "model";
+  fs::create_symlink(folder_ / "secret", models / "link");
+  fs::create_directory_symlink(folder_, models / "linked");
+  ASSERT_EQ(::mkfifo((models / "fifo").c_str(), 0600), 0);
+  for (const std::string location :
+       {"../secret", "data/../../secret", (folder_ / "secret").c_str(), "link", "linked/secret",
+        "fifo", "data", "", ".", "data/", "/", "data//../../secret", "a\nb"}) {
+    const auto added = AddWith(location);
+    ASSERT_FALSE(added) << location;
+    EXPECT_EQ(added.error().code, ErrorCode::kInvalidArgument)
+        << location << ": " << added.error().message;
+    EXPECT_THAT(added.error().message, HasSubstr("tensor 'weight': external data"));
+  }
+  EXPECT_EQ(AddWith("none").error().code, ErrorCode::kNotFound);
+}
+
+TEST_F(ExternalDataTest, StaysInsideTheFile) {
+  EXPECT_TRUE(AddWith("data/weights", "8", "24"));
+  for (const auto& [offset, length] :
+       std::vector<std::pair<std::string, std::string>>{{"9", "24"},
+                                                        {"18446744073709551615", "24"},
+                                                        {"18446744073709551600", "24"},
+                                                        {"-1", "24"},
+                                                        {"8", "23"},
+                                                        {"8", "99999999999999999999"},
+                                                        {"x", "24"},
+                                                        {"", "24"}}) {
+    const auto added = AddWith("data/weights", offset, length);
+    ASSERT_FALSE(added) << offset << " " << length;
+    EXPECT_EQ(added.error().code, ErrorCode::kInvalidArgument) << added.error().message;
+  }
+}
+
+TEST_F(BackboneTest, FeatureSpacesDifferInEveryPart) {
+  const FeatureSpace space{Sha256::Of("backbone"), "cut", "key", Precision::kFp32};
+  EXPECT_EQ(space.Hash().Hex(), "a7293e4bc60f5a88c397bfaf552c26c63f6e677f6b63b98f7912da6238880397");
+  EXPECT_EQ(space.DerivedSpace(), "feature/" + space.Hash().Hex());
+  for (const auto& other : std::initializer_list<FeatureSpace>{
+           {Sha256::Of("other"), "cut", "key", Precision::kFp32},
+           {Sha256::Of("backbone"), "cu", "tkey", Precision::kFp32},
+           {Sha256::Of("backbone"), "cutkey", "", Precision::kFp32},
+           {Sha256::Of("backbone"), "cut", "key", Precision::kBf16}}) {
+    EXPECT_NE(other.Hash(), space.Hash());
+  }
+}
+
+TEST_F(BackboneTest, PrecisionsHaveNames) {
+  EXPECT_EQ(*ParsePrecision(PrecisionName(Precision::kBf16)), Precision::kBf16);
+  EXPECT_EQ(*ParsePrecision(PrecisionName(Precision::kFp32)), Precision::kFp32);
+  EXPECT_EQ(ParsePrecision("int3").error().code, ErrorCode::kInvalidArgument);
+}
+
+TEST_F(BackboneTest, ModelsAreFoundByPathAndByName) {
+  const auto onnx_file = WriteSmall("small", SmallClassifier());
+  EXPECT_EQ(*ResolveModel(onnx_file), onnx_file);
+  EXPECT_EQ(*ResolveModel(folder_ / "small"), onnx_file);
+  ::setenv("NDPIPE_MODELS", folder_.c_str(), 1);
+  EXPECT_EQ(*ResolveModel("small"), onnx_file);
+  const auto missing = ResolveModel("missing");
+  ::unsetenv("NDPIPE_MODELS");
+  EXPECT_EQ(missing.error().code, ErrorCode::kNotFound);
+  EXPECT_THAT(missing.error().message, HasSubstr((folder_ / "missing/model.onnx").string()));
+  EXPECT_THAT(missing.error().message, HasSubstr("/share/ndpipe/models/missing/model.onnx"));
+  EXPECT_EQ(ResolveModel("").error().code, ErrorCode::kInvalidArgument);
+  EXPECT_EQ(ResolveModel("../small").error().code, ErrorCode::kNotFound);
 }
 
 TEST_F(BackboneTest, KeepsEfficientNet) {

@@ -136,6 +136,9 @@ Result<TailWeights> ParseTail(std::span<const uint8_t> bytes) {
   }
   TailWeights tail;
   NDP_ASSIGN(tail.backbone, Hash256::FromHex(header.backbone_hex));
+  if (tail.backbone.Hex() != header.backbone_hex) {
+    return Damaged("its backbone's hash is not in lower-case digits");
+  }
   tail.cut = std::move(header.cut);
   tail.num_classes = header.num_classes;
   tail.feature_size = header.feature_size;
