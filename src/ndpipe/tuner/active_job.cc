@@ -1,0 +1,133 @@
+#include "ndpipe/tuner/active_job.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "ndpipe/base/log.h"
+
+namespace ndpipe::tuner {
+
+ActiveJob::ActiveJob(JobContext context, JobRecord record, const rpc::Assignment& work,
+                     const std::string& on_loss)
+    : context_(context),
+      record_(std::move(record)),
+      work_(work),
+      book_(record_.id, context_.wakeup),
+      dispatcher_(work, context_.heartbeat, book_, context_.membership, context_.table,
+                  context_.wakeup),
+      extract_clock_(record_.extract_seconds),
+      continues_on_loss_(on_loss == "continue"),
+      state_(record_.state),
+      detail_(record_.detail) {}
+
+void ActiveJob::Describe(rpc::JobStatus& status) const {
+  const auto totals = book_.totals();
+  status.done = totals.done;
+  status.total = totals.photos;
+  status.failed = totals.failed;
+  status.photos_per_second = progress_.PhotosPerSecond();
+  if (status.photos_per_second > 0) {
+    status.seconds_left =
+        static_cast<double>(totals.photos - totals.done) / status.photos_per_second;
+  }
+  std::lock_guard lock(mutex_);
+  status.state = JobStateName(state_);
+  status.detail = detail_;
+}
+
+void ActiveJob::Withdraw() {
+  book_.Shut({ErrorCode::kUnavailable, fmt::format("job {} does not run now", record_.id)});
+  dispatcher_.CancelAll();
+}
+
+Result<std::optional<rpc::WorkBlock>> ActiveJob::NextWork(const rpc::AssignmentKey& key,
+                                                          const std::function<bool()>& cancelled) {
+  return book_.Next(key, cancelled);
+}
+
+Status ActiveJob::OnFeatures(const rpc::AssignmentKey& key, rpc::FeatureBlock) {
+  return Fail(ErrorCode::kInvalidArgument, fmt::format("job {} did not ask for features", key.job));
+}
+
+Status ActiveJob::OnLabels(const rpc::AssignmentKey& key, rpc::LabelBlock) {
+  return Fail(ErrorCode::kInvalidArgument, fmt::format("job {} did not ask for labels", key.job));
+}
+
+void ActiveJob::OnReport(const std::string& store, const rpc::AssignmentReport& report) {
+  dispatcher_.OnReport(store, report);
+}
+
+double ActiveJob::PatienceSeconds() const {
+  return std::chrono::duration<double>(context_.heartbeat).count() * Membership::kSilentHeartbeats;
+}
+
+Status ActiveJob::Drive(const std::string& doing) {
+  NDP_RETURN_IF_ERROR(dispatcher_.Tick());
+  if (dispatcher_.started() && !book_.AllDone()) extract_clock_.Start();
+  if (book_.AllDone()) extract_clock_.Stop();
+  progress_.Record(book_.totals().done);
+
+  std::string waiting;
+  for (const auto& store : dispatcher_.Absent()) {
+    const bool gives_up = continues_on_loss_ && store.absent_seconds > PatienceSeconds() &&
+                          !context_.membership.Connected().empty();
+    if (gives_up) {
+      spdlog::warn("job {}: going on without PipeStore {}", record_.id, store.name);
+      NDP_RETURN_IF_ERROR(GiveUp(store));
+    } else {
+      waiting += (waiting.empty() ? "waiting for PipeStore " : ", ") + store.name;
+    }
+  }
+  if (!waiting.empty()) return SetState(JobState::kWaiting, waiting);
+  if (const auto trouble = dispatcher_.Trouble(); !trouble.empty()) {
+    return SetState(JobState::kWaiting, trouble);
+  }
+  return SetState(JobState::kRunning, doing);
+}
+
+Status ActiveJob::WaitForChange(uint64_t seen, const std::stop_token& stop) {
+  context_.wakeup.Wait(seen, context_.heartbeat, stop);
+  if (stop.stop_requested()) return Fail(ErrorCode::kCancelled, "the job was stopped");
+  return {};
+}
+
+Status ActiveJob::WaitForCatalogs(const std::stop_token& stop) {
+  while (true) {
+    const auto seen = context_.wakeup.count();
+    std::string behind;
+    for (const auto& store : context_.membership.Connected()) {
+      if (!store.caught_up()) behind += (behind.empty() ? "" : ", ") + store.name;
+    }
+    if (behind.empty()) return {};
+    NDP_RETURN_IF_ERROR(SetState(JobState::kRunning, "reading the catalog of PipeStore " + behind));
+    NDP_RETURN_IF_ERROR(WaitForChange(seen, stop));
+  }
+}
+
+Status ActiveJob::SetState(JobState state, const std::string& detail) {
+  {
+    std::lock_guard lock(mutex_);
+    if (state_ == state && detail_ == detail) return {};
+    state_ = state;
+    detail_ = detail;
+  }
+  spdlog::info("job {} ({}) is {}: {}", record_.id, JobKindName(record_.kind), JobStateName(state),
+               detail);
+  return context_.table.SetState(record_.id, state, detail);
+}
+
+Status CheckPhotos(const std::vector<int64_t>& planned, const std::vector<int64_t>& photos,
+                   const std::vector<rpc::Failure>& failures) {
+  std::vector<int64_t> got(photos);
+  for (const auto& failure : failures) got.push_back(failure.photo);
+  std::vector<int64_t> wanted(planned);
+  std::sort(got.begin(), got.end());
+  std::sort(wanted.begin(), wanted.end());
+  if (got == wanted) return {};
+  return Fail(ErrorCode::kInvalidArgument,
+              fmt::format("the block has {} photos, which are not the {} that it was asked for",
+                          got.size(), wanted.size()));
+}
+
+}  // namespace ndpipe::tuner

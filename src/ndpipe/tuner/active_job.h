@@ -1,0 +1,93 @@
+// The job that runs: what fine-tune and relabel have in common.
+#pragma once
+
+#include <chrono>
+#include <memory>
+#include <mutex>
+#include <stop_token>
+#include <string>
+
+#include "ndpipe/label/label_database.h"
+#include "ndpipe/rpc/operator.h"
+#include "ndpipe/rpc/store_link.h"
+#include "ndpipe/tuner/dispatcher.h"
+#include "ndpipe/tuner/job_table.h"
+#include "ndpipe/tuner/membership.h"
+#include "ndpipe/tuner/progress.h"
+#include "ndpipe/tuner/share_book.h"
+#include "ndpipe/tuner/state_folder.h"
+#include "ndpipe/tuner/version_store.h"
+#include "ndpipe/tuner/wakeup.h"
+
+namespace ndpipe::tuner {
+
+// What jobs work with; all borrowed.
+struct JobContext {
+  JobTable& table;
+  label::LabelDatabase& labels;
+  Membership& membership;
+  VersionStore& versions;
+  const StateFolder& state;
+  Wakeup& wakeup;
+  std::chrono::milliseconds heartbeat;
+  int train_threads = 0;
+};
+
+// One attempt at a job, from what is durable of it. Run is called once, on the runner's thread; the
+// calls of stores and Describe come from any thread, also before and after Run.
+class ActiveJob {
+ public:
+  // work: what every assignment says.
+  ActiveJob(JobContext context, JobRecord record, const rpc::Assignment& work,
+            const std::string& on_loss);
+  virtual ~ActiveJob() = default;
+
+  // Until the job's end is durable. kCancelled after a stop. After any error everything done so far
+  // is kept: another ActiveJob of the same job goes on from there.
+  virtual Status Run(std::stop_token stop) = 0;
+
+  int64_t id() const { return record_.id; }
+  void Describe(rpc::JobStatus& status) const;
+  // No store works for it any more: calls end with kUnavailable, assignments are taken back.
+  void Withdraw();
+
+  Result<std::optional<rpc::WorkBlock>> NextWork(const rpc::AssignmentKey& key,
+                                                 const std::function<bool()>& cancelled);
+  virtual Status OnFeatures(const rpc::AssignmentKey& key, rpc::FeatureBlock block);
+  virtual Status OnLabels(const rpc::AssignmentKey& key, rpc::LabelBlock block);
+  void OnReport(const std::string& store, const rpc::AssignmentReport& report);
+
+ protected:
+  // What becomes of the undone blocks of a store that the job goes on without.
+  virtual Status GiveUp(const StoreView& store) = 0;
+
+  // Sends what is due and looks after lost stores; says in the job's state what it waits for, else
+  // `doing`.
+  Status Drive(const std::string& doing);
+  // Until something happens, a heartbeat at most. kCancelled after a stop.
+  Status WaitForChange(uint64_t seen, const std::stop_token& stop);
+  // Blocks until every connected store's change log is in the label database.
+  Status WaitForCatalogs(const std::stop_token& stop);
+  Status SetState(JobState state, const std::string& detail);
+  double PatienceSeconds() const;  // how long a lost store is waited for with on-loss continue
+
+  JobContext context_;
+  JobRecord record_;  // as read at the start; the job's thread
+  const rpc::Assignment work_;
+  ShareBook book_;
+  Dispatcher dispatcher_;
+  PhaseClock extract_clock_;
+
+ private:
+  const bool continues_on_loss_;
+  Progress progress_;
+  mutable std::mutex mutex_;
+  JobState state_ = JobState::kQueued;  // guarded by mutex_
+  std::string detail_;                  // guarded by mutex_
+};
+
+// Photos and failures together must be the planned ones, each once. kInvalidArgument.
+Status CheckPhotos(const std::vector<int64_t>& planned, const std::vector<int64_t>& photos,
+                   const std::vector<rpc::Failure>& failures);
+
+}  // namespace ndpipe::tuner

@@ -1,0 +1,161 @@
+#include "ndpipe/tuner/dispatcher.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "ndpipe/base/log.h"
+
+namespace ndpipe::tuner {
+
+Dispatcher::Dispatcher(rpc::Assignment work, std::chrono::milliseconds heartbeat, ShareBook& book,
+                       Membership& membership, JobTable& table, Wakeup& wakeup)
+    : work_(std::move(work)),
+      heartbeat_(heartbeat),
+      book_(book),
+      membership_(membership),
+      table_(table),
+      wakeup_(wakeup) {}
+
+Status Dispatcher::Tick() {
+  const auto now = std::chrono::steady_clock::now();
+  for (const auto& id : book_.StoresWithWork()) {
+    const auto store = membership_.Find(id);
+    if (!store || !store->connected) {
+      book_.Unassign(id);
+      continue;
+    }
+    {
+      std::lock_guard lock(mutex_);
+      Share& share = shares_[id];
+      share.name = store->name;
+      if (share.failures > kMaxFailures) {
+        Error error = share.error;
+        return std::unexpected(std::move(error).Within(
+            fmt::format("PipeStore {} has failed {} times in a row", share.name, share.failures)));
+      }
+      const bool is_running = share.epoch != 0 && share.session == store->session && !share.ended;
+      if (is_running || now < share.not_before) continue;
+    }
+    NDP_RETURN_IF_ERROR(Assign(*store));
+  }
+  return {};
+}
+
+Status Dispatcher::Assign(const StoreView& store) {
+  NDP_ASSIGN(const int64_t epoch, table_.NextEpoch());
+  {
+    std::lock_guard lock(mutex_);
+    Share& share = shares_[store.id];
+    share.session = store.session;
+    share.epoch = epoch;
+    share.prepared = share.ended = false;
+  }
+  book_.Assign(store.id, epoch);
+  rpc::Assignment assignment = work_;
+  assignment.epoch = epoch;
+  spdlog::info("job {}: work for PipeStore {} (epoch {})", work_.job, store.name, epoch);
+  membership_.Send(store.id, store.session, assignment);
+  started_ = true;
+  return {};
+}
+
+std::vector<StoreView> Dispatcher::Absent() const {
+  std::vector<StoreView> absent;
+  for (const auto& id : book_.StoresWithWork()) {
+    auto store = membership_.Find(id);
+    if (!store) {
+      store.emplace();
+      store->id = store->name = id;
+      store->absent_seconds = membership_.UptimeSeconds();
+    }
+    if (!store->connected) absent.push_back(*std::move(store));
+  }
+  return absent;
+}
+
+bool Dispatcher::AllPrepared() {
+  for (const auto& id : book_.StoresWithWork()) {
+    const auto store = membership_.Find(id);
+    std::lock_guard lock(mutex_);
+    const Share& share = shares_[id];
+    if (!store || !store->connected || !share.prepared || share.session != store->session) {
+      return false;
+    }
+  }
+  return true;
+}
+
+bool Dispatcher::AllEnded() {
+  std::lock_guard lock(mutex_);
+  for (const auto& [id, share] : shares_) {
+    if (share.epoch == 0 || share.ended) continue;
+    const auto store = membership_.Find(id);
+    if (store && store->connected && store->session == share.session) return false;
+  }
+  return true;
+}
+
+std::string Dispatcher::Trouble() {
+  std::string trouble;
+  std::lock_guard lock(mutex_);
+  for (const auto& [id, share] : shares_) {
+    if (!share.ended || share.failures == 0) continue;
+    if (!trouble.empty()) trouble += "; ";
+    trouble += fmt::format("{}: {} (try {} of {} comes)", share.name, share.error.message,
+                           share.failures + 1, kMaxFailures + 1);
+  }
+  return trouble;
+}
+
+void Dispatcher::CancelAll() {
+  std::lock_guard lock(mutex_);
+  for (auto& [id, share] : shares_) {
+    book_.Unassign(id);
+    if (share.epoch == 0 || share.ended) continue;
+    membership_.Send(id, share.session, rpc::CancelAssignment{work_.job, share.epoch});
+    share.ended = true;
+  }
+}
+
+void Dispatcher::OnReport(const std::string& store, const rpc::AssignmentReport& report) {
+  const int64_t done_photos = book_.DonePhotosOf(store);
+  bool is_done = false;
+  {
+    std::lock_guard lock(mutex_);
+    const auto found = shares_.find(store);
+    if (found == shares_.end() || found->second.epoch != report.epoch || found->second.ended) {
+      return;
+    }
+    Share& share = found->second;
+    switch (report.state) {
+      case rpc::AssignmentState::kPrepared:
+        share.prepared = true;
+        break;
+      case rpc::AssignmentState::kDone:
+        share.ended = is_done = true;
+        break;
+      case rpc::AssignmentState::kFailed: {
+        if (done_photos > share.done_photos_at_failure) share.failures = 0;
+        share.done_photos_at_failure = done_photos;
+        ++share.failures;
+        share.ended = true;
+        share.error = report.error;
+        share.not_before =
+            std::chrono::steady_clock::now() + heartbeat_ * (1 << share.failures) / 2;
+        spdlog::warn("job {}: PipeStore {} failed: {}", work_.job, share.name,
+                     report.error.message);
+        break;
+      }
+    }
+  }
+  if (is_done && report.from_features > 0) {
+    if (auto added = table_.AddFromFeatures(work_.job, report.from_features); !added) {
+      spdlog::warn("job {}: {}", work_.job, added.error().message);
+    }
+  }
+  wakeup_.Raise();
+}
+
+}  // namespace ndpipe::tuner

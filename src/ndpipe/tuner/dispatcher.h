@@ -1,0 +1,73 @@
+// Brings the shares of one job to the stores, and again when a store comes back or failed.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <map>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "ndpipe/rpc/store_link.h"
+#include "ndpipe/tuner/job_table.h"
+#include "ndpipe/tuner/membership.h"
+#include "ndpipe/tuner/share_book.h"
+
+namespace ndpipe::tuner {
+
+// A store gets an assignment, with a fresh epoch, when it has undone blocks, is connected, and has
+// none from this connection that still runs. One that reports an error gets the next after a
+// growing pause, kMaxFailures times in a row without progress. Borrows everything. The job's thread
+// calls all but OnReport, which any thread may call.
+class Dispatcher {
+ public:
+  static constexpr int kMaxFailures = 5;
+
+  // work: what every assignment says, but for its epoch.
+  Dispatcher(rpc::Assignment work, std::chrono::milliseconds heartbeat, ShareBook& book,
+             Membership& membership, JobTable& table, Wakeup& wakeup);
+
+  // Sends the assignments that are due. The error of a store that has failed too often ends the
+  // job.
+  Status Tick();
+  // Stores with undone blocks that are not connected.
+  std::vector<StoreView> Absent() const;
+  // Every connected store with undone blocks has backbone and tail, verified.
+  bool AllPrepared();
+  // Every connected store has reported the end of its last assignment.
+  bool AllEnded();
+  // What the stores that wait for their next try complained of; empty: nothing.
+  std::string Trouble();
+  bool started() const { return started_; }  // an assignment was sent
+  // No epoch is current any more, and the stores are told.
+  void CancelAll();
+
+  void OnReport(const std::string& store, const rpc::AssignmentReport& report);
+
+ private:
+  using Time = std::chrono::steady_clock::time_point;
+  struct Share {
+    int64_t session = 0;
+    int64_t epoch = 0;  // 0: no assignment runs
+    bool prepared = false;
+    bool ended = false;
+    int failures = 0;
+    int64_t done_photos_at_failure = 0;
+    Time not_before{};
+    std::string name;
+    Error error;  // the last one
+  };
+  Status Assign(const StoreView& store);
+
+  const rpc::Assignment work_;
+  const std::chrono::milliseconds heartbeat_;
+  ShareBook& book_;
+  Membership& membership_;
+  JobTable& table_;
+  Wakeup& wakeup_;
+  bool started_ = false;  // the job's thread
+  mutable std::mutex mutex_;
+  std::map<std::string, Share> shares_;  // guarded by mutex_
+};
+
+}  // namespace ndpipe::tuner

@@ -1,0 +1,331 @@
+#include "ndpipe/tuner/finetune_job.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <unordered_map>
+#include <utility>
+
+#include "ndpipe/base/log.h"
+#include "ndpipe/tuner/planning.h"
+
+namespace ndpipe::tuner {
+
+FinetuneJob::FinetuneJob(const JobContext& context, JobRecord record, rpc::FinetuneRequest request,
+                         model::Backbone backbone, const rpc::Assignment& work)
+    : ActiveJob(context, std::move(record), work, request.on_loss),
+      request_(std::move(request)),
+      backbone_(std::move(backbone)),
+      spool_(context.state.job(work.job)),
+      overall_clock_(record_.overall_seconds) {}
+
+Result<std::shared_ptr<ActiveJob>> FinetuneJob::Create(const JobContext& context,
+                                                       JobRecord record) {
+  NDP_ASSIGN(auto request, ParseFinetuneRequest(record.request));
+  NDP_ASSIGN(auto backbone, context.versions.FindBackbone(request.backbone));
+  rpc::Assignment work;
+  work.job = record.id;
+  work.kind = rpc::AssignmentKind::kExtract;
+  work.backbone = backbone.hash;
+  work.cut = backbone.cut;
+  NDP_ASSIGN(work.precision, model::ParsePrecision(request.precision));
+  work.feature_space = model::SpaceOf(backbone, work.precision).Hash();
+  return std::shared_ptr<ActiveJob>(
+      new FinetuneJob(context, std::move(record), std::move(request), std::move(backbone), work));
+}
+
+Status FinetuneJob::Run(std::stop_token stop) {
+  NDP_RETURN_IF_ERROR(spool_.Create());
+  if (record_.plan.empty()) {
+    NDP_RETURN_IF_ERROR(WaitForStores(stop));
+    overall_clock_.Start();
+    NDP_RETURN_IF_ERROR(Plan());
+  } else {
+    overall_clock_.Start();
+    NDP_ASSIGN(plan_, ParseFinetunePlan(record_.plan));
+    resumed_ = true;
+  }
+  NDP_ASSIGN(auto blocks, context_.table.LoadBlocks(record_.id));
+  book_.Add(std::move(blocks));
+  book_.Release();
+  NDP_ASSIGN(auto trained, ExtractAndTrain(stop));
+  return FinishWith(std::move(trained));
+}
+
+Status FinetuneJob::WaitForStores(const std::stop_token& stop) {
+  while (true) {
+    const auto seen = context_.wakeup.count();
+    const auto connected = context_.membership.Connected();
+    if (static_cast<int>(connected.size()) < request_.min_stores) {
+      NDP_RETURN_IF_ERROR(
+          SetState(JobState::kWaiting, fmt::format("waiting for PipeStores: {} of {} are connected",
+                                                   connected.size(), request_.min_stores)));
+      NDP_RETURN_IF_ERROR(WaitForChange(seen, stop));
+      continue;
+    }
+    NDP_RETURN_IF_ERROR(WaitForCatalogs(stop));
+    if (static_cast<int>(context_.membership.Connected().size()) >= request_.min_stores) return {};
+  }
+}
+
+Result<std::vector<label::TrainingPhoto>> FinetuneJob::ChoosePhotos(
+    const std::set<std::string>& stores) {
+  NDP_ASSIGN(auto photos, context_.labels.TrainingPhotos());
+  std::erase_if(photos, [&](const label::TrainingPhoto& photo) {
+    return ChooseReplica(photo.photo, stores) == nullptr;
+  });
+  const bool has_test = std::any_of(photos.begin(), photos.end(), [](const auto& photo) {
+    return photo.part == photo::Part::kTest;
+  });
+  const auto evaluation = has_test ? photo::Part::kTest : photo::Part::kHeldOut;
+  plan_.evaluation_part = photo::PartName(evaluation);
+  std::erase_if(photos, [&](const label::TrainingPhoto& photo) {
+    return photo.part != photo::Part::kTrain && photo.part != evaluation;
+  });
+  return photos;
+}
+
+// By name: the numbers of labels depend on which store's catalog came first, names do not.
+Result<std::vector<label::LabelId>> FinetuneJob::ChooseClasses(
+    const std::vector<label::TrainingPhoto>& photos) {
+  std::set<label::LabelId> distinct;
+  int64_t training = 0;
+  for (const auto& photo : photos) {
+    distinct.insert(photo.label);
+    training += photo.part == photo::Part::kTrain ? 1 : 0;
+  }
+  if (distinct.size() < 2 || training == 0) {
+    return Fail(ErrorCode::kFailedPrecondition,
+                fmt::format("the connected PipeStores have {} training photos of {} labels: a "
+                            "fine-tune needs photos of two labels at least; import labelled photos "
+                            "or give labels with `ndpipe label`",
+                            training, distinct.size()));
+  }
+  std::vector<label::LabelId> classes(distinct.begin(), distinct.end());
+  NDP_ASSIGN(const auto names, context_.labels.LabelNames(classes));
+  std::vector<std::pair<std::string, label::LabelId>> by_name;
+  for (size_t i = 0; i < classes.size(); ++i) by_name.emplace_back(names[i], classes[i]);
+  std::sort(by_name.begin(), by_name.end());
+  for (size_t i = 0; i < classes.size(); ++i) classes[i] = by_name[i].second;
+  return classes;
+}
+
+Status FinetuneJob::Plan() {
+  std::set<std::string> stores;
+  for (const auto& store : context_.membership.Connected()) stores.insert(store.id);
+  NDP_ASSIGN(const auto photos, ChoosePhotos(stores));
+  NDP_ASSIGN(plan_.classes, ChooseClasses(photos));
+  std::unordered_map<label::LabelId, int32_t> class_of;
+  for (size_t i = 0; i < plan_.classes.size(); ++i) {
+    class_of.emplace(plan_.classes[i], static_cast<int32_t>(i));
+  }
+
+  std::vector<Hash256> training, evaluation;
+  for (const auto& photo : photos) {
+    (photo.part == photo::Part::kTrain ? training : evaluation).push_back(photo.photo.id);
+  }
+  plan_.backbone = backbone_.hash;
+  plan_.training_photos = static_cast<int64_t>(training.size());
+  plan_.evaluation_photos = static_cast<int64_t>(evaluation.size());
+  plan_.num_runs = std::min<int64_t>(request_.num_runs, plan_.training_photos);
+  const auto training_runs = SliceRuns(training, request_.seed, plan_.num_runs);
+  const auto evaluation_runs = SliceRuns(evaluation, request_.seed, plan_.num_runs);
+
+  std::vector<Planned> planned;
+  planned.reserve(photos.size());
+  size_t next_training = 0, next_evaluation = 0;
+  for (const auto& photo : photos) {
+    const auto* replica = ChooseReplica(photo.photo, stores);
+    const bool is_evaluation = photo.part != photo::Part::kTrain;
+    const int64_t run =
+        is_evaluation ? evaluation_runs[next_evaluation++] : training_runs[next_training++];
+    planned.push_back({replica->store,
+                       run,
+                       replica->number,
+                       {photo.photo.id, class_of.at(photo.label), is_evaluation}});
+    plan_.stores.insert(replica->store);
+  }
+  const auto blocks = MakeBlocks(std::move(planned), backbone_.feature_size, 1, true);
+  spdlog::info("job {}: {} training and {} {} photos of {} classes on {} PipeStores, {} blocks",
+               record_.id, plan_.training_photos, plan_.evaluation_photos, plan_.evaluation_part,
+               plan_.classes.size(), plan_.stores.size(), blocks.size());
+  return context_.table.AddBlocks(record_.id, FormatFinetunePlan(plan_), blocks);
+}
+
+std::string FinetuneJob::Doing() const {
+  for (int64_t run = 0; run < plan_.num_runs; ++run) {
+    if (!book_.IsRunDone(run)) {
+      return fmt::format("run {} of {}: extracting", run + 1, plan_.num_runs);
+    }
+  }
+  return fmt::format("run {} of {}: training", plan_.num_runs, plan_.num_runs);
+}
+
+Result<Trained> FinetuneJob::ExtractAndTrain(const std::stop_token& stop) {
+  RunTrainer trainer({context_, record_.id, request_, plan_, backbone_, work_.feature_space, book_,
+                      spool_, extract_clock_, overall_clock_});
+  while (true) {
+    const auto seen = context_.wakeup.count();
+    if (auto result = trainer.TakeResult()) return *std::move(result);
+    NDP_RETURN_IF_ERROR(Drive(Doing()));
+    NDP_RETURN_IF_ERROR(WaitForChange(seen, stop));
+  }
+}
+
+Status FinetuneJob::CheckBlock(const Block& planned, const rpc::FeatureBlock& block) {
+  if (block.feature_space != work_.feature_space) {
+    return Fail(ErrorCode::kInvalidArgument,
+                fmt::format("block {} was made in feature space {}, the job asks for {}: another "
+                            "body, cut, preprocessing or precision",
+                            block.block, block.feature_space.Hex().substr(0, 12),
+                            work_.feature_space.Hex().substr(0, 12)));
+  }
+  if (block.run != planned.run || block.feature_size != backbone_.feature_size ||
+      static_cast<int64_t>(block.features.size()) !=
+          static_cast<int64_t>(block.photos.size()) * backbone_.feature_size) {
+    return Fail(ErrorCode::kInvalidArgument,
+                fmt::format("block {} has run {} and {} features of size {}; run {} and size {} "
+                            "are asked for",
+                            block.block, block.run, block.features.size(), block.feature_size,
+                            planned.run, backbone_.feature_size));
+  }
+  return CheckPhotos(planned.photos, block.photos, block.failures);
+}
+
+namespace {
+
+// A photo whose features are not finite would ruin every weight: it counts as failed.
+void DropInfinite(rpc::FeatureBlock& block) {
+  const auto size = static_cast<size_t>(block.feature_size);
+  size_t kept = 0;
+  for (size_t i = 0; i < block.photos.size(); ++i) {
+    const auto first = block.features.begin() + static_cast<ptrdiff_t>(i * size);
+    const auto last = first + static_cast<ptrdiff_t>(size);
+    if (!std::all_of(first, last, [](Half x) { return std::isfinite(static_cast<float>(x)); })) {
+      block.failures.push_back({block.photos[i], "its features are not finite numbers"});
+      continue;
+    }
+    std::copy(first, last, block.features.begin() + static_cast<ptrdiff_t>(kept * size));
+    block.photos[kept++] = block.photos[i];
+  }
+  block.photos.resize(kept);
+  block.features.resize(kept * size);
+}
+
+}  // namespace
+
+Status FinetuneJob::OnFeatures(const rpc::AssignmentKey& key, rpc::FeatureBlock block) {
+  NDP_ASSIGN(auto delivery, book_.Begin(key, block.block));
+  if (delivery.block().done) return {};
+  if (auto checked = CheckBlock(delivery.block(), block); !checked) {
+    ++refused_blocks_;
+    spdlog::warn("job {}: refused from store {}: {}", record_.id, key.store_id,
+                 checked.error().message);
+    return checked;
+  }
+  DropInfinite(block);
+  Block done = delivery.block();
+  done.done = true;
+  done.failed = static_cast<int64_t>(block.failures.size());
+  done.feature_bytes = static_cast<int64_t>(block.features.size() * sizeof(Half));
+  done.photo_bytes = std::max<int64_t>(0, block.photo_bytes);
+  NDP_RETURN_IF_ERROR(spool_.Write(block));
+  NDP_RETURN_IF_ERROR(context_.table.MarkBlock(record_.id, done, extract_clock_.Seconds()));
+  delivery.Commit(std::move(done));
+  return {};
+}
+
+Status FinetuneJob::GiveUp(const StoreView& store) {
+  const auto undone = book_.UndoneOf(store.id);
+  std::set<std::string> connected;
+  for (const auto& other : context_.membership.Connected()) connected.insert(other.id);
+  NDP_ASSIGN(const auto photos, context_.labels.TrainingPhotos());
+  std::unordered_map<Hash256, const label::PlacedPhoto*> placed;
+  for (const auto& photo : photos) placed.emplace(photo.photo.id, &photo.photo);
+
+  std::vector<Planned> moved;
+  std::vector<Hash256> lacking;
+  std::vector<int64_t> removed;
+  for (const auto& block : undone) {
+    removed.push_back(block.number);
+    NDP_ASSIGN(const auto samples, context_.table.LoadSamples(record_.id, block.number));
+    for (const auto& sample : samples) {
+      const auto found = placed.find(sample.id);
+      const auto* replica =
+          found == placed.end() ? nullptr : ChooseReplica(*found->second, connected);
+      if (replica == nullptr) {
+        lacking.push_back(sample.id);
+      } else {
+        moved.push_back({replica->store, block.run, replica->number, sample});
+      }
+    }
+  }
+  auto blocks = MakeBlocks(std::move(moved), backbone_.feature_size, book_.NextBlockNumber(), true);
+  NDP_RETURN_IF_ERROR(context_.table.ReplaceBlocks(record_.id, removed, blocks, lacking));
+  book_.Replace(store.id, std::move(blocks));
+  context_.wakeup.Raise();
+  return {};
+}
+
+Status FinetuneJob::FinishWith(Trained trained) {
+  NDP_ASSIGN(const auto version,
+             context_.versions.AddTuned(record_.id, trained.tail, plan_.classes));
+  NDP_ASSIGN(const auto runs, context_.table.Runs(record_.id));
+  const auto totals = book_.totals();
+  FinetuneFigures figures;
+  figures.request = request_;
+  figures.plan = plan_;
+  figures.version = version.number;
+  figures.feature_extraction_seconds = extract_clock_.Seconds();
+  figures.extracted_photos = totals.done;
+  figures.extraction_failures = totals.failed;
+  double early_seconds = 0, overlapped_seconds = 0;
+  for (const auto& run : runs) {
+    figures.training_seconds += run.seconds;
+    if (run.run + 1 >= plan_.num_runs) continue;
+    early_seconds += run.seconds;
+    overlapped_seconds += run.overlapped_seconds;
+  }
+  if (early_seconds > 0) figures.overlap_ratio = overlapped_seconds / early_seconds;
+  figures.top1_before = trained.top1_before;
+  figures.top1_after = trained.top1_after;
+  figures.feature_bytes = totals.feature_bytes;
+  figures.photo_bytes = totals.photo_bytes;
+  figures.model_bytes = backbone_.model_bytes;
+  figures.delta_bytes = context_.versions.TailBytes(version.tail);
+  figures.refused_blocks = refused_blocks_;
+  figures.resumed = resumed_;
+  NDP_ASSIGN(figures.lacking_photos, context_.table.CountLacking(record_.id));
+  overall_clock_.Stop();
+  figures.overall_seconds = overall_clock_.Seconds();
+
+  JobRecord ended = record_;
+  ended.state = JobState::kDone;
+  ended.version = version.number;
+  ended.done = totals.done;
+  ended.total = totals.photos;
+  ended.failed = totals.failed;
+  ended.overall_seconds = figures.overall_seconds;
+  ended.report = FormatFigures(figures);
+  std::optional<JobRecord> child;
+  std::optional<JobTable::FinalReport> final_report;
+  if (request_.relabel) {
+    RelabelOrder order;
+    order.request = {version.number, request_.precision, request_.on_loss};
+    for (const auto& store : context_.membership.Connected()) order.stores.insert(store.id);
+    child.emplace();
+    child->kind = JobKind::kRelabel;
+    child->request = FormatRelabelOrder(order);
+    child->parent = record_.id;
+    child->version = version.number;
+  } else {
+    final_report = JobTable::FinalReport{record_.id, ended.report};
+  }
+  NDP_ASSIGN(const int64_t child_id, context_.table.Finish(ended, child, final_report));
+  spdlog::info("job {}: made model version {}{}", record_.id, version.number,
+               child_id != 0 ? fmt::format("; relabel is job {}", child_id) : "");
+  return {};
+}
+
+}  // namespace ndpipe::tuner

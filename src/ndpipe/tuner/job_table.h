@@ -1,0 +1,132 @@
+// The jobs and their work, durable (docs/formats/tuner_state.md).
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "ndpipe/base/hash.h"
+#include "ndpipe/base/sqlite.h"
+#include "ndpipe/tuner/membership.h"
+
+namespace ndpipe::tuner {
+
+enum class JobKind { kFinetune = 1, kRelabel = 2 };
+enum class JobState { kQueued, kRunning, kWaiting, kDone, kFailed, kCancelled };
+std::string_view JobKindName(JobKind kind);
+std::string_view JobStateName(JobState state);
+inline bool IsFinished(JobState state) { return state >= JobState::kDone; }
+
+struct JobRecord {
+  int64_t id = 0;
+  JobKind kind = JobKind::kFinetune;
+  JobState state = JobState::kQueued;
+  std::string detail;
+  std::string error;
+  std::string request;  // JSON, request.h
+  std::string plan;     // JSON, empty until planned
+  int64_t version = 0;
+  int64_t parent = 0;
+  int64_t created_us = 0;
+  int64_t started_us = 0;
+  int64_t finished_us = 0;
+  bool cancel_requested = false;
+  int64_t done = 0;  // photos, of a finished job
+  int64_t total = 0;
+  int64_t failed = 0;
+  double extract_seconds = 0;  // over all lives of the Tuner
+  double overall_seconds = 0;
+  int64_t from_features = 0;
+  std::string report;  // JSON
+  bool report_final = false;
+};
+
+// One photo of a fine-tune's block, beside its number in the store.
+struct Sample {
+  Hash256 id;
+  int32_t class_index = 0;
+  bool is_evaluation = false;
+};
+
+// A piece of a job's share: photos of one store whose outcome is committed together.
+struct Block {
+  int64_t number = 0;  // in the job
+  int64_t run = 0;
+  std::string store;
+  std::vector<int64_t> photos;  // numbers in the store
+  std::vector<Sample> samples;  // fine-tune: one a photo; LoadBlocks leaves it empty
+  bool done = false;
+  int64_t failed = 0;
+  int64_t feature_bytes = 0;
+  int64_t photo_bytes = 0;
+};
+
+struct RunRecord {
+  int64_t run = 0;
+  double seconds = 0;
+  double overlapped_seconds = 0;  // of them, while the stores were extracting
+};
+
+// Thread-safe: one connection behind a mutex. Everything is durable on return.
+class JobTable {
+ public:
+  static Result<std::unique_ptr<JobTable>> Open(const std::filesystem::path& file);
+
+  // ---- jobs ----
+  // once_key not empty: only if no job was made with it before; then nothing is returned.
+  Result<std::optional<int64_t>> Create(const JobRecord& job, const std::string& once_key = "");
+  Result<std::optional<int64_t>> FindOnce(const std::string& once_key);
+  Result<JobRecord> Get(int64_t id);  // kNotFound
+  Result<std::vector<JobRecord>> List();
+  Result<std::optional<int64_t>> FirstUnfinished();
+  Status SetState(int64_t id, JobState state, const std::string& detail);
+  // True: it was queued and is cancelled now. False: it is running and will be. kNotFound;
+  // kFailedPrecondition: it is finished.
+  Result<bool> RequestCancel(int64_t id);
+  // One transaction: the job ends as `job` says (state, error, version, counts, report), its blocks
+  // go, `child` is queued, and the report of `parent_report`'s job becomes final. Returns the
+  // child's id or 0.
+  struct FinalReport {
+    int64_t job = 0;
+    std::string json;
+  };
+  Result<int64_t> Finish(const JobRecord& job, const std::optional<JobRecord>& child,
+                         const std::optional<FinalReport>& report);
+  Result<std::vector<FinalReport>> Unannounced();
+  Status MarkAnnounced(int64_t id);
+
+  // ---- their work ----
+  // One transaction. Block numbers are given by the caller, above all that exist.
+  Status AddBlocks(int64_t job, const std::string& plan, std::span<const Block> blocks);
+  // One transaction: undone blocks of the store go, `blocks` come, photos become lacking.
+  Status ReplaceBlocks(int64_t job, std::span<const int64_t> removed, std::span<const Block> blocks,
+                       std::span<const Hash256> lacking);
+  Result<std::vector<Block>> LoadBlocks(int64_t job);
+  Result<std::vector<Sample>> LoadSamples(int64_t job, int64_t block);
+  Status MarkBlock(int64_t job, const Block& block, double extract_seconds);
+  Result<int64_t> CountLacking(int64_t job);
+  Status AddRun(int64_t job, const RunRecord& run, double overall_seconds);
+  Result<std::vector<RunRecord>> Runs(int64_t job);
+  Status AddFromFeatures(int64_t job, int64_t photos);
+  // Greater than every one before, in this and all former lives.
+  Result<int64_t> NextEpoch();
+
+  // ---- stores that have ever joined ----
+  Status RememberStore(const StoreView& store);
+  Result<std::vector<StoreView>> KnownStores();
+
+ private:
+  explicit JobTable(sqlite::Database db) : db_(std::move(db)) {}
+  Status InsertBlocks(int64_t job, std::span<const Block> blocks);
+  Result<int64_t> InsertJob(const JobRecord& job);
+
+  std::mutex mutex_;
+  sqlite::Database db_;  // guarded by mutex_
+};
+
+}  // namespace ndpipe::tuner

@@ -1,0 +1,244 @@
+#include "ndpipe/tuner/relabel_job.h"
+
+#include <fmt/format.h>
+
+#include <cmath>
+#include <utility>
+
+#include "ndpipe/base/log.h"
+#include "ndpipe/tuner/planning.h"
+#include "ndpipe/tuner/report.h"
+
+namespace ndpipe::tuner {
+namespace {
+
+constexpr int64_t kScanPage = 4096;
+// Rounds that may end without a single new outcome before the job gives up.
+constexpr int kMaxIdleRounds = 5;
+// How long the last words of the stores are waited for.
+constexpr int kReportHeartbeats = 3;
+
+}  // namespace
+
+RelabelJob::RelabelJob(const JobContext& context, JobRecord record, RelabelOrder order,
+                       label::ModelVersion version, int64_t feature_size,
+                       const rpc::Assignment& work)
+    : ActiveJob(context, std::move(record), work, order.request.on_loss),
+      order_(std::move(order)),
+      version_(std::move(version)),
+      feature_size_(feature_size) {}
+
+Result<std::shared_ptr<ActiveJob>> RelabelJob::Create(const JobContext& context, JobRecord record) {
+  NDP_ASSIGN(auto order, ParseRelabelOrder(record.request));
+  NDP_ASSIGN(auto version, context.versions.FindVersion(order.request.version));
+  NDP_ASSIGN(const auto backbone, context.versions.GetBackbone(version.backbone));
+  rpc::Assignment work;
+  work.job = record.id;
+  work.kind = rpc::AssignmentKind::kRelabel;
+  work.backbone = version.backbone;
+  work.cut = version.cut;
+  NDP_ASSIGN(work.precision, model::ParsePrecision(order.request.precision));
+  work.feature_space = model::SpaceOf(backbone, work.precision).Hash();
+  work.version = version.number;
+  work.tail = version.tail;
+  record.version = version.number;
+  return std::shared_ptr<ActiveJob>(new RelabelJob(context, std::move(record), std::move(order),
+                                                   std::move(version), backbone.feature_size,
+                                                   work));
+}
+
+Status RelabelJob::Run(std::stop_token stop) {
+  NDP_ASSIGN(auto blocks, context_.table.LoadBlocks(record_.id));
+  book_.Add(std::move(blocks));
+  if (version_.state != label::VersionState::kStaged) book_.Release();
+  if (record_.plan.empty()) NDP_RETURN_IF_ERROR(WaitForStores(stop));
+  int idle_rounds = 0;
+  while (true) {
+    NDP_ASSIGN(const int64_t before, context_.labels.CountOutcomes(version_.number));
+    if (!book_.AllDone()) NDP_RETURN_IF_ERROR(WorkRound(stop));
+    NDP_RETURN_IF_ERROR(WaitForCatalogs(stop));
+    std::set<std::string> connected;
+    for (const auto& store : context_.membership.Connected()) connected.insert(store.id);
+    NDP_ASSIGN(const bool planned, PlanRound(connected));
+    if (!planned) {
+      NDP_RETURN_IF_ERROR(WaitForReports(stop));
+      NDP_RETURN_IF_ERROR(Distribute());
+      auto counts = context_.labels.Switch(version_.number, connected);
+      if (counts) return FinishWith(*counts);
+      // Photos came between the look and the switch: look again.
+      if (counts.error().code != ErrorCode::kFailedPrecondition) {
+        return std::unexpected(std::move(counts).error());
+      }
+    }
+    NDP_ASSIGN(const int64_t after, context_.labels.CountOutcomes(version_.number));
+    idle_rounds = after > before || planned ? idle_rounds : idle_rounds + 1;
+    if (idle_rounds > kMaxIdleRounds) {
+      return Fail(ErrorCode::kInternal,
+                  fmt::format("photos stay without an outcome in version {} although no store has "
+                              "them to label",
+                              version_.number));
+    }
+  }
+}
+
+std::string RelabelJob::Missing() const {
+  std::string missing;
+  const bool just_started = context_.membership.UptimeSeconds() < PatienceSeconds();
+  for (const auto& store : context_.membership.Stores()) {
+    const bool is_awaited =
+        order_.stores.contains(store.id) || (just_started && order_.stores.empty());
+    if (store.connected || !is_awaited) continue;
+    if (order_.request.on_loss == "continue" && store.absent_seconds > PatienceSeconds()) continue;
+    missing += (missing.empty() ? "" : ", ") + store.name;
+  }
+  return missing;
+}
+
+// A relabel without a store would make every photo pending: there must be one, and those that were
+// there when it was asked for get the chance to come back.
+Status RelabelJob::WaitForStores(const std::stop_token& stop) {
+  while (true) {
+    const auto seen = context_.wakeup.count();
+    const auto missing = Missing();
+    if (!missing.empty()) {
+      NDP_RETURN_IF_ERROR(SetState(JobState::kWaiting, "waiting for PipeStore " + missing));
+    } else if (context_.membership.Connected().empty()) {
+      NDP_RETURN_IF_ERROR(SetState(JobState::kWaiting, "waiting for a PipeStore"));
+    } else {
+      return {};
+    }
+    NDP_RETURN_IF_ERROR(WaitForChange(seen, stop));
+  }
+}
+
+Result<bool> RelabelJob::PlanRound(const std::set<std::string>& stores) {
+  NDP_RETURN_IF_ERROR(SetState(JobState::kRunning, "planning"));
+  std::vector<Planned> planned;
+  int64_t after = 0;
+  while (true) {
+    NDP_ASSIGN(const auto page, context_.labels.WithoutOutcome(version_.number, after, kScanPage));
+    if (page.empty()) break;
+    after = page.back().photo;
+    for (const auto& photo : page) {
+      const auto* replica = ChooseReplica(photo, stores);
+      if (replica != nullptr) planned.push_back({replica->store, 0, replica->number, {}});
+    }
+  }
+  if (planned.empty()) return false;
+  auto blocks = MakeBlocks(std::move(planned), feature_size_, book_.NextBlockNumber(), false);
+  NDP_RETURN_IF_ERROR(context_.table.AddBlocks(record_.id, "planned", blocks));
+  book_.Add(std::move(blocks));
+  return true;
+}
+
+Status RelabelJob::WorkRound(const std::stop_token& stop) {
+  while (!book_.AllDone()) {
+    const auto seen = context_.wakeup.count();
+    NDP_RETURN_IF_ERROR(Drive(book_.held()
+                                  ? fmt::format("distributing version {}", version_.number)
+                                  : fmt::format("labelling with version {}", version_.number)));
+    if (book_.held() && dispatcher_.AllPrepared()) NDP_RETURN_IF_ERROR(Distribute());
+    if (book_.AllDone()) break;
+    NDP_RETURN_IF_ERROR(WaitForChange(seen, stop));
+  }
+  return Drive("labelled");
+}
+
+Status RelabelJob::Distribute() {
+  if (!book_.held()) return {};
+  NDP_RETURN_IF_ERROR(context_.labels.MarkDistributed(version_.number));
+  spdlog::info("job {}: version {} is distributed", record_.id, version_.number);
+  book_.Release();
+  return {};
+}
+
+Status RelabelJob::WaitForReports(const std::stop_token& stop) {
+  const auto deadline = std::chrono::steady_clock::now() + kReportHeartbeats * context_.heartbeat;
+  while (std::chrono::steady_clock::now() < deadline) {
+    const auto seen = context_.wakeup.count();
+    if (dispatcher_.AllEnded()) return {};
+    NDP_RETURN_IF_ERROR(WaitForChange(seen, stop));
+  }
+  return {};
+}
+
+Status RelabelJob::OnLabels(const rpc::AssignmentKey& key, rpc::LabelBlock block) {
+  NDP_ASSIGN(auto delivery, book_.Begin(key, block.block));
+  if (delivery.block().done) return {};
+  if (block.version != version_.number) {
+    return Fail(ErrorCode::kInvalidArgument,
+                fmt::format("block {} has labels of version {}, the job asks for {}", block.block,
+                            block.version, version_.number));
+  }
+  if (block.classes.size() != block.photos.size() ||
+      block.confidences.size() != block.photos.size()) {
+    return Fail(ErrorCode::kInvalidArgument,
+                fmt::format("block {} has {} photos, {} classes and {} confidences", block.block,
+                            block.photos.size(), block.classes.size(), block.confidences.size()));
+  }
+  NDP_RETURN_IF_ERROR(CheckPhotos(delivery.block().photos, block.photos, block.failures));
+  std::vector<label::LabelOutcome> outcomes;
+  outcomes.reserve(delivery.block().photos.size());
+  for (size_t i = 0; i < block.photos.size(); ++i) {
+    const auto class_index = block.classes[i];
+    const float confidence = block.confidences[i];
+    if (class_index < 0 || static_cast<size_t>(class_index) >= version_.classes.size() ||
+        !(confidence >= 0 && confidence <= 1.0001F)) {
+      return Fail(ErrorCode::kInvalidArgument,
+                  fmt::format("block {} has class {} with confidence {}; version {} has {} classes",
+                              block.block, class_index, confidence, version_.number,
+                              version_.classes.size()));
+    }
+    outcomes.push_back({block.photos[i], version_.classes[static_cast<size_t>(class_index)],
+                        std::min(1.0, static_cast<double>(confidence)), ""});
+  }
+  for (auto& failure : block.failures) {
+    outcomes.push_back({failure.photo, std::nullopt, 0, std::move(failure.reason)});
+  }
+  NDP_RETURN_IF_ERROR(context_.labels.WriteOutcomes(version_.number, key.store_id, outcomes));
+  Block done = delivery.block();
+  done.done = true;
+  done.failed = static_cast<int64_t>(block.failures.size());
+  NDP_RETURN_IF_ERROR(context_.table.MarkBlock(record_.id, done, extract_clock_.Seconds()));
+  delivery.Commit(std::move(done));
+  return {};
+}
+
+// What another store has as well is found by the next round; the rest becomes pending.
+Status RelabelJob::GiveUp(const StoreView& store) {
+  std::vector<int64_t> removed;
+  for (const auto& block : book_.UndoneOf(store.id)) removed.push_back(block.number);
+  NDP_RETURN_IF_ERROR(context_.table.ReplaceBlocks(record_.id, removed, {}, {}));
+  book_.Replace(store.id, {});
+  context_.wakeup.Raise();
+  return {};
+}
+
+Status RelabelJob::FinishWith(const label::SwitchReport& counts) {
+  extract_clock_.Stop();
+  NDP_ASSIGN(const auto record, context_.table.Get(record_.id));
+  const auto totals = book_.totals();
+  JobRecord ended = record_;
+  ended.state = JobState::kDone;
+  ended.done = totals.done;
+  ended.total = totals.photos;
+  ended.failed = totals.failed;
+  ended.overall_seconds = extract_clock_.Seconds();
+  std::optional<JobTable::FinalReport> report;
+  if (record_.parent != 0) {
+    NDP_ASSIGN(const auto parent, context_.table.Get(record_.parent));
+    RelabelFigures figures;
+    figures.counts = counts;
+    figures.seconds = ended.overall_seconds;
+    figures.from_features = record.from_features;
+    report = JobTable::FinalReport{parent.id, CompleteReport(parent.report, figures)};
+  }
+  if (auto finished = context_.table.Finish(ended, std::nullopt, report); !finished) {
+    return std::unexpected(std::move(finished).error());
+  }
+  spdlog::info("job {}: version {} serves: {} labelled, {} failed, {} pending", record_.id,
+               version_.number, counts.labelled, counts.failed, counts.pending);
+  return {};
+}
+
+}  // namespace ndpipe::tuner

@@ -1,0 +1,42 @@
+// A relabel: every photo gets its outcome in one model version, then readers switch to it at once.
+#pragma once
+
+#include <memory>
+#include <set>
+
+#include "ndpipe/tuner/active_job.h"
+#include "ndpipe/tuner/request.h"
+
+namespace ndpipe::tuner {
+
+// Works in rounds: plan what connected stores have without an outcome, wait for it, look again;
+// switch when a look finds nothing. Of the version that serves already, it is a catch-up.
+class RelabelJob : public ActiveJob {
+ public:
+  static Result<std::shared_ptr<ActiveJob>> Create(const JobContext& context, JobRecord record);
+
+  Status Run(std::stop_token stop) override;
+  Status OnLabels(const rpc::AssignmentKey& key, rpc::LabelBlock block) override;
+
+ protected:
+  Status GiveUp(const StoreView& store) override;
+
+ private:
+  RelabelJob(const JobContext& context, JobRecord record, RelabelOrder order,
+             label::ModelVersion version, int64_t feature_size, const rpc::Assignment& work);
+  Status WaitForStores(const std::stop_token& stop);
+  // The names of stores that the job is to start with and that are not here yet.
+  std::string Missing() const;
+  // False: nothing was left to plan.
+  Result<bool> PlanRound(const std::set<std::string>& stores);
+  Status WorkRound(const std::stop_token& stop);
+  Status Distribute();
+  Status WaitForReports(const std::stop_token& stop);
+  Status FinishWith(const label::SwitchReport& counts);
+
+  const RelabelOrder order_;
+  const label::ModelVersion version_;
+  const int64_t feature_size_;
+};
+
+}  // namespace ndpipe::tuner

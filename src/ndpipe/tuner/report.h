@@ -1,0 +1,45 @@
+// The report of a fine-tune.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "ndpipe/label/label_database.h"
+#include "ndpipe/tuner/request.h"
+
+namespace ndpipe::tuner {
+
+// What is known when the new version is made. Seconds are wall clock, over all lives of the Tuner.
+struct FinetuneFigures {
+  rpc::FinetuneRequest request;
+  FinetunePlan plan;
+  int64_t version = 0;
+  double feature_extraction_seconds = 0;
+  int64_t extracted_photos = 0;
+  int64_t extraction_failures = 0;
+  double training_seconds = 0;
+  double overall_seconds = 0;
+  std::optional<double> overlap_ratio;  // nothing when there is one run
+  std::optional<double> top1_before;    // nothing where the vocabularies differ
+  std::optional<double> top1_after;     // nothing without evaluation photos
+  int64_t feature_bytes = 0;
+  int64_t photo_bytes = 0;
+  int64_t model_bytes = 0;
+  int64_t delta_bytes = 0;
+  int64_t lacking_photos = 0;
+  int64_t refused_blocks = 0;
+  bool resumed = false;
+};
+// JSON; what the relabel brings is null in it.
+std::string FormatFigures(const FinetuneFigures& figures);
+
+struct RelabelFigures {
+  label::SwitchReport counts;
+  double seconds = 0;
+  int64_t from_features = 0;
+  std::string error;  // not empty: it failed or was cancelled, and nothing else counts
+};
+// The report with the relabel's figures in it. A report that cannot be parsed comes back unchanged.
+std::string CompleteReport(const std::string& report_json, const RelabelFigures& relabel);
+
+}  // namespace ndpipe::tuner

@@ -1,0 +1,40 @@
+// What a job was asked to do, as it is kept in jobs.db: JSON.
+#pragma once
+
+#include <set>
+#include <string>
+
+#include "ndpipe/label/label_database.h"
+#include "ndpipe/rpc/operator.h"
+
+namespace ndpipe::tuner {
+
+std::string FormatFinetuneRequest(const rpc::FinetuneRequest& request);
+Result<rpc::FinetuneRequest> ParseFinetuneRequest(const std::string& json);  // kDataLoss
+
+// A relabel, with the stores that were there when it was asked for: it waits for them.
+struct RelabelOrder {
+  rpc::RelabelRequest request;
+  std::set<std::string> stores;
+};
+std::string FormatRelabelOrder(const RelabelOrder& order);
+Result<RelabelOrder> ParseRelabelOrder(const std::string& json);  // kDataLoss
+
+// What a fine-tune decided when it was planned: fixed from then on.
+struct FinetunePlan {
+  Hash256 backbone;
+  std::vector<label::LabelId> classes;  // by label name
+  int64_t num_runs = 1;
+  int64_t training_photos = 0;
+  int64_t evaluation_photos = 0;
+  std::string evaluation_part;   // "test", "held-out"
+  std::set<std::string> stores;  // that got blocks
+};
+std::string FormatFinetunePlan(const FinetunePlan& plan);
+Result<FinetunePlan> ParseFinetunePlan(const std::string& json);  // kDataLoss
+
+// kInvalidArgument for values that no job can have.
+Status CheckFinetuneRequest(const rpc::FinetuneRequest& request);
+Status CheckRelabelRequest(const rpc::RelabelRequest& request);
+
+}  // namespace ndpipe::tuner

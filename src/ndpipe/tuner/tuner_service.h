@@ -1,0 +1,74 @@
+// Everything of the Tuner but its port: what stores and operators call, and the background work.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "ndpipe/base/worker.h"
+#include "ndpipe/tuner/catalog_puller.h"
+#include "ndpipe/tuner/job_runner.h"
+#include "ndpipe/tuner/state_folder.h"
+#include "ndpipe/tuner/tuner.h"
+
+namespace ndpipe::tuner {
+
+// Thread-safe. Works from Open to Stop.
+class TunerService : public rpc::StoreLinkHandler, public rpc::Operator {
+ public:
+  // See Tuner::Start; options.listen and options.security are not looked at.
+  static Result<std::unique_ptr<TunerService>> Open(const TunerOptions& options);
+  ~TunerService() override;
+  // Ends jobs (durably unfinished), waiting calls and threads; later calls get kUnavailable.
+  void Stop();
+
+  // ---- StoreLinkHandler ----
+  Result<rpc::Welcome> OnHello(const rpc::Hello& hello,
+                               std::shared_ptr<rpc::StoreChannel> channel) override;
+  void OnMessage(const std::string& store_id, int64_t session,
+                 const rpc::StoreMessage& message) override;
+  void OnDisconnect(const std::string& store_id, int64_t session) override;
+  Result<int64_t> OnChanges(const std::string& store_id,
+                            const std::vector<photo::Change>& changes) override;
+  Result<std::optional<rpc::WorkBlock>> NextWork(const rpc::AssignmentKey& key,
+                                                 const std::function<bool()>& cancelled) override;
+  Status OnFeatures(const rpc::AssignmentKey& key, rpc::FeatureBlock block) override;
+  Status OnLabels(const rpc::AssignmentKey& key, rpc::LabelBlock block) override;
+  Result<std::filesystem::path> FileFor(rpc::FileKind kind, const Hash256& hash) override;
+
+  // ---- Operator ----
+  Result<rpc::ClusterStatus> GetStatus() override;
+  Result<std::vector<rpc::JobStatus>> ListJobs() override;
+  Result<rpc::JobStatus> GetJob(int64_t id) override;
+  Status CancelJob(int64_t id) override;
+  Result<std::vector<rpc::VersionStatus>> ListVersions() override;
+  Result<rpc::VersionStatus> AddModel(const std::filesystem::path& onnx_file,
+                                      const std::filesystem::path& manifest_file) override;
+  Result<int64_t> StartFinetune(const rpc::FinetuneRequest& request) override;
+  Result<int64_t> StartRelabel(const rpc::RelabelRequest& request) override;
+  Result<std::vector<rpc::SearchHit>> Search(const rpc::SearchRequest& request) override;
+  Status SetUserLabel(const std::string& photo_id, const std::string& label) override;
+
+ private:
+  TunerService(const TunerOptions& options, StateFolder state);
+  Status OpenParts(const TunerOptions& options);
+  Status SweepJobFolders();
+  Result<int64_t> EnqueueFinetune(const rpc::FinetuneRequest& request, const std::string& once_key);
+  void StartFirstFinetune();
+  void Beat(const std::stop_token& stop);
+  rpc::JobStatus Describe(const JobRecord& record) const;
+
+  const std::optional<rpc::FinetuneRequest> first_finetune_;
+  const std::chrono::milliseconds heartbeat_;
+  StateFolder state_;
+  Wakeup wakeup_;
+  Membership membership_;
+  std::unique_ptr<label::LabelDatabase> labels_;
+  std::unique_ptr<JobTable> jobs_;
+  std::unique_ptr<VersionStore> versions_;
+  std::unique_ptr<CatalogPuller> puller_;
+  std::unique_ptr<JobRunner> runner_;
+  Worker beat_;
+};
+
+}  // namespace ndpipe::tuner
