@@ -163,7 +163,7 @@ class StoreLinkHandler {
                          const StoreMessage& message) = 0;
   virtual void OnDisconnect(const std::string& store_id, int64_t session) = 0;
 
-  // Returns the last durable sequence number.
+  // Returns the last durable sequence number. `changes` is empty when the store had none to send.
   virtual Result<int64_t> OnChanges(const std::string& store_id,
                                     const std::vector<photo::Change>& changes) = 0;
   // The next block for the store; blocks until there is one. Nothing: the assignment has no more
