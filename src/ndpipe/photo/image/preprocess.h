@@ -44,18 +44,22 @@ struct DecodeLimits {
 // photo: the file's bytes: JPEG (baseline, progressive; grey, YCbCr, RGB, CMYK, YCCK), PNG, WebP;
 // told by content, not by name. out: uint8 [crop_height, crop_width, 3], RGB, HWC, spec.num_bytes()
 // bytes. EXIF orientation is honoured, an alpha channel is dropped, 16 bits become 8, ICC profiles
-// are ignored. Resized pixels match Pillow's resize within rounding. kInvalidArgument: no known
-// format; kDataLoss: broken or truncated; kResourceExhausted: beyond the limits. Reentrant; memory
-// is bounded by the limits.
+// are ignored. The pixels are Pillow's (exif_transpose, convert("RGB"), resize, crop), but for
+// JPEGs of at least four times resize_short_side, which are decoded at a reduced scale
+// (docs/decisions/0003), and for 16-bit grey, which Pillow clips. kInvalidArgument: no known
+// format, an animation, an arithmetic-coded JPEG; kDataLoss: broken or truncated;
+// kResourceExhausted: beyond the limits or the machine's memory. Reentrant. Takes at most about 12
+// bytes of memory a pixel (a progressive CMYK JPEG), 4 for most.
 Status Preprocess(std::span<const uint8_t> photo, const PreprocessSpec& spec,
                   const DecodeLimits& limits, std::span<uint8_t> out);
 
 // The name of the format that the bytes begin like: "jpeg", "png", "webp"; empty for none of these.
 std::string_view FormatOf(std::span<const uint8_t> photo);
 
-// The project's fixed PNG encoder for converted sources: 8-bit RGB, filter none…paeth fixed, zlib
-// level fixed, no ancillary chunks. The same pixels give the same bytes in every build (golden
-// test), so ids are stable. rgb: uint8 [height, width, 3].
+// The project's fixed PNG encoder for converted sources: 8-bit RGB, no filter, stored deflate
+// blocks, no ancillary chunks (docs/formats/sidecar.md). The same pixels give the same bytes in
+// every build (golden test), so ids are stable. rgb: uint8 [height, width, 3]. kInvalidArgument for
+// a side outside 1…65500, more than 1 GiB, or another number of bytes.
 Result<std::vector<uint8_t>> EncodePng(std::span<const uint8_t> rgb, int width, int height);
 
 }  // namespace ndpipe::photo
