@@ -16,7 +16,6 @@ from PIL import Image, ImageOps
 
 RULES = [(256, 224, 224, "bicubic"), (63, 40, 57, "bilinear")]
 FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
-# 16-bit grey is left out: Pillow clips it to white, Preprocess() takes the high byte.
 PNG_MODES = ["1", "L", "LA", "P", "RGB", "RGBA"]
 
 
@@ -31,7 +30,11 @@ def scene(width: int, height: int) -> Image.Image:
 
 
 def preprocess(data: bytes, short_side: int, crop_height: int, crop_width: int, interpolation: str) -> bytes:
-    image = ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB")
+    image = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+    if image.mode.startswith("I"):
+        # Pillow clips 16-bit grey to white; Preprocess() takes the high byte.
+        image = Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
+    image = image.convert("RGB")
     width, height = image.size
     short = min(width, height)
     size = (short_side * width // short, short_side * height // short)
@@ -68,6 +71,8 @@ def photos():
         if mode in ("LA", "RGBA"):
             converted.putalpha(picture.convert("L"))
         yield f"mode-{mode}.png", encode(converted, "PNG")
+    grey16 = np.asarray(picture.convert("L")).astype(np.uint16) * 251 + 99
+    yield "grey16.png", encode(Image.fromarray(grey16), "PNG")
     yield "palette16.png", encode(picture.quantize(11), "PNG", bits=4)
     yield "transparent-palette.png", encode(picture.quantize(100), "PNG", transparency=3)
     for mode in ("L", "CMYK"):
