@@ -19,7 +19,9 @@ Result<Precision> ParsePrecision(std::string_view name);  // kInvalidArgument
 
 // Immutable once made.
 struct Backbone {
-  Hash256 hash;  // of the kept ONNX file (constants folded, weights inside)
+  // Of the kept ONNX file (constants folded, weights inside). The file holds the manifest's hash,
+  // so this stands for both.
+  Hash256 hash;
   Manifest manifest;
   std::filesystem::path onnx_file;
   std::string input;   // tensor name, float32 [N, 3, crop_height, crop_width]
@@ -29,9 +31,8 @@ struct Backbone {
   int64_t model_bytes = 0;  // size of the ONNX file
 };
 
-// The classifier that the backbone came with, as tail weights on Backbone::cut. kUnimplemented when
-// the graph does not end in Gemm or MatMul + Add with constant weights (a trailing Softmax is
-// dropped).
+// The classifier that the backbone came with, as fp32 tail weights on Backbone::cut. kDataLoss: the
+// kept file has changed; kUnimplemented: its weights are no floating-point numbers.
 Result<TailWeights> OwnTail(const Backbone& backbone);
 
 // Everything that fixes a feature's bits, but for the device: features of different spaces never
@@ -49,8 +50,8 @@ struct FeatureSpace {
 };
 FeatureSpace SpaceOf(const Backbone& backbone, Precision precision);
 
-// A folder of backbones: <hex>/model.onnx and <hex>/manifest.json. Thread-safe; adding is atomic (a
-// rename).
+// A folder of backbones: <hex>/model.onnx and <hex>/manifest.json (docs/formats/backbone.md).
+// Thread-safe; several processes may share it; adding is atomic (a rename).
 class BackboneFolder {
  public:
   static Result<BackboneFolder> Open(const std::filesystem::path& folder);
@@ -59,12 +60,14 @@ class BackboneFolder {
   // Adding again is no error. manifest_file empty: manifest.json beside the ONNX file must exist.
   // kInvalidArgument: not a usable ONNX graph (the message names node and reason), or external data
   // by link or outside the model's folder; kResourceExhausted: absurd shapes or sizes;
-  // kUnimplemented: no classifier to cut before.
+  // kUnimplemented: no classifier to cut before (Gemm, MatMul + Add, or a 1×1 Conv on pooled
+  // features, with constant weights; a trailing Softmax is dropped), or parts of ONNX that are not
+  // supported.
   Result<Backbone> Add(const std::filesystem::path& onnx_file,
                        const std::filesystem::path& manifest_file);
 
   // Takes a kept ONNX file and manifest as another BackboneFolder has them: kDataLoss unless `hash`
-  // matches.
+  // and manifest match the file.
   Result<Backbone> AddKept(const Hash256& hash, const std::filesystem::path& onnx_file,
                            std::string_view manifest_json);
 

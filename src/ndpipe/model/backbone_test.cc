@@ -192,8 +192,9 @@ class ExternalDataTest : public BackboneTest {
                            const std::string& length = "24") {
     Graph graph = SmallClassifier();
     graph.initializers.erase("weight");
-    auto bytes = ToBytes(graph);  // protobuf merges: a second graph field would be refused, so
-    WireMessage tensor;           // the graph is written anew with one more tensor
+    const auto bytes = ToBytes(graph);
+    // WriteOnnx has no external data, so the message is written anew with one more tensor.
+    WireMessage tensor;
     for (const uint64_t dim : {2, 3}) tensor.Varint(onnx::tensor::kDims, dim);
     tensor.Varint(onnx::tensor::kDataType, 1);
     tensor.Bytes(onnx::tensor::kName, "weight");

@@ -1,6 +1,4 @@
 #include <bit>
-#include <charconv>
-#include <cstring>
 #include <utility>
 
 #include "ndpipe/base/bytes.h"
@@ -28,7 +26,10 @@ class Reader {
   Status ReadGraph(std::span<const uint8_t> message, Graph& graph);
   Status ReadGraphField(const WireField& field, Graph& graph);
   Result<Node> ReadNode(std::span<const uint8_t> message);
+  struct AttributeParts;
   Status ReadAttribute(std::span<const uint8_t> message, Node& node);
+  Status ReadAttributeField(const WireField& field, AttributeParts& parts);
+  static Result<Attribute> ChooseValue(AttributeParts&& parts);
   Result<ValueInfo> ReadValueInfo(std::span<const uint8_t> message);
   Status ReadType(std::span<const uint8_t> message, ValueInfo& value);
   Status ReadTensorType(std::span<const uint8_t> message, ValueInfo& value);
@@ -219,87 +220,98 @@ Result<Node> Reader::ReadNode(std::span<const uint8_t> message) {
   return node;
 }
 
-Status Reader::ReadAttribute(std::span<const uint8_t> message, Node& node) {
+// One place for each kind of value; the type says which of them counts.
+struct Reader::AttributeParts {
   std::string name;
   uint64_t type = 0;
-  float float_value = 0;
-  int64_t int_value = 0;
-  std::string string_value;
+  float one_float = 0;
+  int64_t one_int = 0;
+  std::string text;
   Tensor tensor;
   std::vector<float> floats;
   std::vector<int64_t> ints;
-  std::vector<std::string> strings;
+  std::vector<std::string> texts;
+};
+
+Status Reader::ReadAttribute(std::span<const uint8_t> message, Node& node) {
+  AttributeParts parts;
   WireReader reader(message);
   while (!reader.AtEnd()) {
     NDP_ASSIGN(const WireField field, reader.Next());
     NDP_RETURN_IF_ERROR(budget_.Items(1));
-    switch (field.number) {
-      case onnx::attribute::kName: {
-        NDP_ASSIGN(name, budget_.Name(field));
-        break;
-      }
-      case onnx::attribute::kType:
-        type = field.value;
-        break;
-      case onnx::attribute::kFloat:
-        float_value = std::bit_cast<float>(static_cast<uint32_t>(field.value));
-        break;
-      case onnx::attribute::kInt:
-        int_value = static_cast<int64_t>(field.value);
-        break;
-      case onnx::attribute::kString:
-        string_value = AsText(field.bytes);
-        break;
-      case onnx::attribute::kTensor: {
-        NDP_RETURN_IF_ERROR(WantBytes(field));
-        NDP_ASSIGN(NamedTensor named, tensors_.Read(field.bytes));
-        tensor = std::move(named.tensor);
-        break;
-      }
-      case onnx::attribute::kFloats:
-        NDP_RETURN_IF_ERROR(budget_.AppendFloats(field, floats));
-        break;
-      case onnx::attribute::kInts:
-        NDP_RETURN_IF_ERROR(budget_.AppendInts(field, ints));
-        break;
-      case onnx::attribute::kStrings:
-        strings.emplace_back(AsText(field.bytes));
-        break;
-      default:
-        break;
-    }
+    NDP_RETURN_IF_ERROR(ReadAttributeField(field, parts));
   }
-  auto& value = node.attributes[name];
-  switch (type) {
+  NDP_ASSIGN(Attribute value, ChooseValue(std::move(parts)));
+  if (!node.attributes.emplace(parts.name, std::move(value)).second) {
+    return Fail(ErrorCode::kInvalidArgument, "attribute '" + parts.name + "' is there twice");
+  }
+  return {};
+}
+
+Status Reader::ReadAttributeField(const WireField& field, AttributeParts& parts) {
+  switch (field.number) {
+    case onnx::attribute::kName: {
+      NDP_ASSIGN(parts.name, budget_.Name(field));
+      return {};
+    }
+    case onnx::attribute::kType:
+      parts.type = field.value;
+      return {};
+    case onnx::attribute::kFloat:
+      parts.one_float = std::bit_cast<float>(static_cast<uint32_t>(field.value));
+      return {};
+    case onnx::attribute::kInt:
+      parts.one_int = static_cast<int64_t>(field.value);
+      return {};
+    case onnx::attribute::kString:
+      parts.text = AsText(field.bytes);
+      return {};
+    case onnx::attribute::kTensor: {
+      NDP_RETURN_IF_ERROR(WantBytes(field));
+      NDP_ASSIGN(NamedTensor named, tensors_.Read(field.bytes));
+      parts.tensor = std::move(named.tensor);
+      return {};
+    }
+    case onnx::attribute::kFloats:
+      return budget_.AppendFloats(field, parts.floats);
+    case onnx::attribute::kInts:
+      return budget_.AppendInts(field, parts.ints);
+    case onnx::attribute::kStrings:
+      parts.texts.emplace_back(AsText(field.bytes));
+      return {};
+    default:
+      return {};
+  }
+}
+
+Result<Attribute> Reader::ChooseValue(AttributeParts&& parts) {
+  switch (parts.type) {
     case onnx::attribute::kTypeFloat:
-      value = float_value;
-      return {};
+      return parts.one_float;
     case onnx::attribute::kTypeInt:
-      value = int_value;
-      return {};
+      return parts.one_int;
     case onnx::attribute::kTypeString:
-      value = std::move(string_value);
-      return {};
+      return std::move(parts.text);
     case onnx::attribute::kTypeTensor:
-      value = std::move(tensor);
-      return {};
+      if (parts.tensor.type == DataType::kUndefined) {
+        return Fail(ErrorCode::kInvalidArgument, "attribute '" + parts.name + "' has no tensor");
+      }
+      return std::move(parts.tensor);
     case onnx::attribute::kTypeFloats:
-      value = std::move(floats);
-      return {};
+      return std::move(parts.floats);
     case onnx::attribute::kTypeInts:
-      value = std::move(ints);
-      return {};
+      return std::move(parts.ints);
     case onnx::attribute::kTypeStrings:
-      value = std::move(strings);
-      return {};
+      return std::move(parts.texts);
     case onnx::attribute::kTypeGraph:
       return Fail(ErrorCode::kUnimplemented,
-                  "attribute '" + name +
+                  "attribute '" + parts.name +
                       "' is a subgraph, which is not supported: export the model without control "
                       "flow");
     default:
-      return Fail(ErrorCode::kUnimplemented, "attribute '" + name + "' is of type " +
-                                                 std::to_string(type) + ", which is not supported");
+      return Fail(ErrorCode::kUnimplemented, "attribute '" + parts.name + "' is of type " +
+                                                 std::to_string(parts.type) +
+                                                 ", which is not supported");
   }
 }
 

@@ -96,7 +96,7 @@ def external(folder: str) -> None:
 
 
 def spellings(folder: str) -> None:
-    """Typed fields in place of raw data, fp16 constants, an Add of the bias from the left, Softmax's absence."""
+    """Typed fields in place of raw data, fp16 constants, initializers among the inputs, the bias added from the left."""
     weight = helper.make_tensor("half", TensorProto.FLOAT16, (3, 2), WEIGHT.T.astype(np.float16).flatten().tolist())
     bias = helper.make_tensor("bias", TensorProto.FLOAT, (1, 2), BIAS.tolist())
     model = build(
@@ -108,6 +108,10 @@ def spellings(folder: str) -> None:
         ],
         [weight, bias],
     )
+    # As files before IR version 4 are: every initializer is an input too.
+    model.ir_version = 3
+    for tensor in (weight, bias):
+        model.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims)))
     onnx.save(model, f"{folder}/model.onnx")
 
 
