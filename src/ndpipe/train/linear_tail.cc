@@ -285,6 +285,8 @@ Status LinearTail::SetState(const std::vector<NamedTensor>& state) {
 
 Result<int64_t> CountCorrect(const model::TailWeights& tail, const FeatureSet& set) {
   return Guarded([&]() -> Result<int64_t> {
+    // One product of a batch: too little to wake threads for, whose cores PipeStores may need.
+    at::set_num_threads(1);
     // from_blob wants pointers to non-const; nothing here writes through them.
     const at::Tensor weight = at::from_blob(const_cast<float*>(tail.weight.data()),
                                             {tail.num_classes, tail.feature_size}, at::kFloat);

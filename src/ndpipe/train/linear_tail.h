@@ -68,7 +68,7 @@ class LinearTail {
 };
 
 // How many rows of `set` have their highest logit at their class (the lowest of equal ones counts).
-// The set is checked.
+// Runs on one thread. The set is checked.
 Result<int64_t> CountCorrect(const model::TailWeights& tail, const FeatureSet& set);
 
 }  // namespace ndpipe::train
