@@ -37,28 +37,28 @@ fs::path RealPhotos() {
 class PhotosFromPillow : public testing::Test {
  protected:
   static void SetUpTestSuite() {
-    folder_ = fs::path(testing::TempDir()) / fmt::format("image_test.{}", ::getpid());
-    fs::create_directories(folder_);
+    folder = fs::path(testing::TempDir()) / fmt::format("image_test.{}", ::getpid());
+    fs::create_directories(folder);
     std::string command =
         fmt::format("'{}/.venv/bin/python' '{}/src/ndpipe/photo/image/pillow_oracle.py' '{}'",
-                    NDPIPE_SOURCE_DIR, NDPIPE_SOURCE_DIR, folder_.string());
+                    NDPIPE_SOURCE_DIR, NDPIPE_SOURCE_DIR, folder.string());
     if (fs::exists(RealPhotos())) command += fmt::format(" '{}'", RealPhotos().string());
     ASSERT_EQ(std::system(command.c_str()), 0) << command;
-    std::ifstream lines(folder_ / "cases.txt");
+    std::ifstream lines(folder / "cases.txt");
     Case next;
     std::string interpolation;
     while (lines >> next.name >> next.index >> next.spec.resize_short_side >>
            next.spec.crop_height >> next.spec.crop_width >> interpolation) {
       next.spec.interpolation =
           interpolation == "bicubic" ? Interpolation::kBicubic : Interpolation::kBilinear;
-      cases_.push_back(next);
+      cases.push_back(next);
     }
-    ASSERT_GT(cases_.size(), 100u);
+    ASSERT_GT(cases.size(), 100u);
   }
-  static void TearDownTestSuite() { fs::remove_all(folder_); }
+  static void TearDownTestSuite() { fs::remove_all(folder); }
 
   static std::vector<uint8_t> Bytes(const std::string& name) {
-    auto bytes = ReadFile(folder_ / name, kMaxFileBytes);
+    auto bytes = ReadFile(folder / name, kMaxFileBytes);
     EXPECT_TRUE(bytes) << name;
     return bytes ? *std::move(bytes) : std::vector<uint8_t>();
   }
@@ -83,12 +83,12 @@ class PhotosFromPillow : public testing::Test {
     return difference;
   }
 
-  inline static fs::path folder_;
-  inline static std::vector<Case> cases_;
+  inline static fs::path folder;
+  inline static std::vector<Case> cases;
 };
 
 TEST_F(PhotosFromPillow, AreEqualWhereTheFormatIsLossless) {
-  for (const Case& test : cases_) {
+  for (const Case& test : cases) {
     if (!test.name.ends_with(".png") && !test.name.ends_with(".webp")) continue;
     const auto [max, mean] = Compare(test);
     EXPECT_LE(max, 1) << test.name << '.' << test.index << ": mean difference " << mean;
@@ -96,7 +96,7 @@ TEST_F(PhotosFromPillow, AreEqualWhereTheFormatIsLossless) {
 }
 
 TEST_F(PhotosFromPillow, AreEqualForJpegsDecodedAtFullScale) {
-  for (const Case& test : cases_) {
+  for (const Case& test : cases) {
     if (!test.name.ends_with(".jpg") || test.name.starts_with("real-")) continue;
     if (test.spec.resize_short_side < 256 || test.name.starts_with("scaled")) continue;
     const auto [max, mean] = Compare(test);
@@ -105,7 +105,7 @@ TEST_F(PhotosFromPillow, AreEqualForJpegsDecodedAtFullScale) {
 }
 
 TEST_F(PhotosFromPillow, AreCloseForJpegsDecodedAtAReducedScale) {
-  for (const Case& test : cases_) {
+  for (const Case& test : cases) {
     if (!test.name.ends_with(".jpg") || test.name.starts_with("real-")) continue;
     const auto [max, mean] = Compare(test);
     EXPECT_LE(mean, 2.5) << test.name << '.' << test.index << ": largest difference " << max;
@@ -117,7 +117,7 @@ TEST_F(PhotosFromPillow, AreCloseForRealPhotos) {
     GTEST_SKIP() << RealPhotos() << " is missing: set NDPIPE_TEST_DATA";
   double sum = 0;
   int photos = 0;
-  for (const Case& test : cases_) {
+  for (const Case& test : cases) {
     if (!test.name.starts_with("real-")) continue;
     const auto [max, mean] = Compare(test);
     EXPECT_LE(mean, 1.0) << test.name << ": largest difference " << max;
@@ -132,7 +132,7 @@ TEST_F(PhotosFromPillow, TruncatedOrDamagedAreRefusedOrDecodedButNeverCrash) {
   std::mt19937 random(1);
   std::vector<uint8_t> pixels(static_cast<size_t>(PreprocessSpec().num_bytes()));
   int refused = 0;
-  for (const Case& test : cases_) {
+  for (const Case& test : cases) {
     if (test.index != 0 || test.name.starts_with("real-")) continue;
     const auto whole = Bytes(test.name);
     for (size_t i = 0; i < 20; ++i) {
