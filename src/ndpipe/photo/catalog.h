@@ -15,13 +15,13 @@
 namespace ndpipe::photo {
 
 struct NewPhoto {
-  PhotoId id;
-  std::string path;  // see Change::path
-  std::string origin;
+  PhotoId id{};
+  std::string path{};  // see Change::path
+  std::string origin{};
   int64_t size_bytes = 0;
   int64_t modified_us = 0;
-  bool is_test = false;             // else train or held-out by the id
-  std::vector<std::string> labels;  // what the source says; may be empty
+  bool is_test = false;               // else train or held-out by the id
+  std::vector<std::string> labels{};  // what the source says; may be empty
 };
 
 struct AddOutcome {

@@ -19,9 +19,9 @@ struct GeneratedPhoto {
   std::vector<uint8_t> jpeg;
 };
 
-// Makes photo i of a collection from (seed, i) alone: the same photo whatever the number of classes
-// asked for before, threads or shares. The same seed gives the same bytes with the same build of
-// this program and of libjpeg. Immutable: any number of threads may call it.
+// Makes photo i of a collection from the number of classes, the seed and i alone, whatever the
+// threads and shares: the same bytes with the same build of this program and of libjpeg. Immutable:
+// any number of threads may call it.
 class Generator {
  public:
   // kInvalidArgument unless 1 ≤ num_classes ≤ kMaxGeneratedClasses.

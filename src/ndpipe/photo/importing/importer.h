@@ -43,9 +43,9 @@ struct ImportOptions {
   int64_t share = 0;
   int64_t num_shares = 1;
   // Both are called from the importing thread, at most 10 × a second.
-  std::function<void(const ImportProgress&)> on_progress;
-  std::function<void(int64_t done_bytes, int64_t total_bytes)> on_download;  // total 0: unknown
-  std::stop_token stop;
+  std::function<void(const ImportProgress&)> on_progress{};
+  std::function<void(int64_t done_bytes, int64_t total_bytes)> on_download{};  // total 0: unknown
+  std::stop_token stop{};
 };
 
 // source:
