@@ -250,9 +250,20 @@ TEST_F(ExternalDataTest, IsReadFromTheModelsOwnFolderOnly) {
   fs::create_symlink(folder_ / "secret", models / "link");
   fs::create_directory_symlink(folder_, models / "linked");
   ASSERT_EQ(::mkfifo((models / "fifo").c_str(), 0600), 0);
-  for (const std::string location :
-       {"../secret", "data/../../secret", (folder_ / "secret").c_str(), "link", "linked/secret",
-        "fifo", "data", "", ".", "data/", "/", "data//../../secret", "a\nb"}) {
+  const std::vector<std::string> locations = {"../secret",
+                                              "data/../../secret",
+                                              (folder_ / "secret").string(),
+                                              "link",
+                                              "linked/secret",
+                                              "fifo",
+                                              "data",
+                                              "",
+                                              ".",
+                                              "data/",
+                                              "/",
+                                              "data//../../secret",
+                                              "a\nb"};
+  for (const auto& location : locations) {
     const auto added = AddWith(location);
     ASSERT_FALSE(added) << location;
     EXPECT_EQ(added.error().code, ErrorCode::kInvalidArgument)
