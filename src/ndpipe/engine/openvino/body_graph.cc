@@ -3,7 +3,10 @@
 #include <fmt/format.h>
 
 #include <openvino/core/preprocess/pre_post_process.hpp>
+#include <openvino/op/util/shape_of_base.hpp>
 #include <optional>
+#include <unordered_set>
+#include <vector>
 
 namespace ndpipe::engine {
 namespace {
@@ -17,6 +20,25 @@ std::optional<ov::Output<ov::Node>> FindTensor(const ov::Model& model, const std
     }
   }
   return std::nullopt;
+}
+
+// True when every path from the input to the model's outputs runs through `cut`. Shapes are no
+// photo data: exporters compute them from the input all over the graph.
+bool IsSingleTensorEdge(const ov::Model& model, const ov::Output<ov::Node>& cut) {
+  std::vector<ov::Output<ov::Node>> waiting;
+  for (const auto& result : model.get_results()) waiting.push_back(result->input_value(0));
+  std::unordered_set<const ov::Node*> seen;
+  while (!waiting.empty()) {
+    const auto output = waiting.back();
+    waiting.pop_back();
+    if (output == cut || !seen.insert(output.get_node()).second) continue;
+    if (ov::is_type<ov::op::v0::Parameter>(output.get_node())) return false;
+    if (ov::is_type<ov::op::util::ShapeOfBase>(output.get_node())) continue;
+    for (const auto& input : output.get_node()->inputs()) {
+      waiting.push_back(input.get_source_output());
+    }
+  }
+  return true;
 }
 
 // The model's only input, which must take [N, 3, crop_height, crop_width] float32.
@@ -66,6 +88,12 @@ Result<std::shared_ptr<ov::Model>> BuildBodyGraph(ov::Core& core, const model::B
     return Fail(ErrorCode::kNotFound,
                 fmt::format("cut \"{}\": backbone {} has no tensor of that name, or OpenVINO's "
                             "conversion from ONNX has merged it into another; choose another cut",
+                            cut, backbone.manifest.name));
+  }
+  if (!IsSingleTensorEdge(*whole, *tensor)) {
+    return Fail(ErrorCode::kInvalidArgument,
+                fmt::format("cut \"{}\" of backbone {} is no single-tensor edge: what follows it "
+                            "also needs other tensors; choose another cut",
                             cut, backbone.manifest.name));
   }
   if (!tensor->get_element_type().is_real()) {
