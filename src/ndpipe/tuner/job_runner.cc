@@ -17,13 +17,12 @@ JobRunner::JobRunner(JobContext context, std::function<void(const std::string&)>
 
 Status JobRunner::Cancel(int64_t id) {
   std::lock_guard lock(mutex_);
-  NDP_ASSIGN(const bool queued, context_.table.RequestCancel(id));
+  NDP_RETURN_IF_ERROR(context_.table.RequestCancel(id));
   if (current_id_ == id) {
     stop_current_.request_stop();
     return {};
   }
-  // Not begun in this life: it ends here, and leaves what RunJob would have to clear.
-  (void)queued;
+  // It does not run in this life: it ends here.
   NDP_ASSIGN(auto record, context_.table.Get(id));
   return End(std::move(record), JobState::kCancelled, "");
 }

@@ -182,7 +182,7 @@ Status JobTable::SetState(int64_t id, JobState state, const std::string& detail)
       id, static_cast<int>(state), detail, NowUtcUs());
 }
 
-Result<bool> JobTable::RequestCancel(int64_t id) {
+Status JobTable::RequestCancel(int64_t id) {
   std::lock_guard lock(mutex_);
   NDP_ASSIGN(auto transaction, sqlite::Transaction::Begin(db_));
   NDP_ASSIGN(const auto state, db_.QueryInt("SELECT state FROM job WHERE id = ?1", id));
@@ -196,8 +196,7 @@ Result<bool> JobTable::RequestCancel(int64_t id) {
         fmt::format("job {} is {} already", id, JobStateName(static_cast<JobState>(*state))));
   }
   NDP_RETURN_IF_ERROR(db_.Run("UPDATE job SET cancel_requested = 1 WHERE id = ?1", id));
-  NDP_RETURN_IF_ERROR(transaction.Commit());
-  return *state == static_cast<int>(JobState::kQueued);
+  return transaction.Commit();
 }
 
 Result<int64_t> JobTable::Finish(const JobRecord& job, const std::optional<JobRecord>& child,

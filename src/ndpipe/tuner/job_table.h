@@ -85,9 +85,8 @@ class JobTable {
   Result<std::vector<JobRecord>> List();
   Result<std::optional<int64_t>> FirstUnfinished();
   Status SetState(int64_t id, JobState state, const std::string& detail);
-  // True: it was queued and is cancelled now. False: it is running and will be. kNotFound;
-  // kFailedPrecondition: it is finished.
-  Result<bool> RequestCancel(int64_t id);
+  // kNotFound; kFailedPrecondition: it is finished.
+  Status RequestCancel(int64_t id);
   // One transaction: the job ends as `job` says (state, error, version, counts, report), its blocks
   // go, `child` is queued, and the report of `parent_report`'s job becomes final. Returns the
   // child's id or 0.

@@ -25,6 +25,11 @@ std::string Ratio(const json& report, const char* key) {
   return fmt::format("{:.4f}", found->get<double>());
 }
 
+std::string Text(const json& report, const char* key) {
+  const auto found = report.find(key);
+  return found != report.end() && found->is_string() ? found->get<std::string>() : "";
+}
+
 int64_t Count(const json& report, const char* key) {
   return static_cast<int64_t>(Number(report, key));
 }
@@ -104,9 +109,9 @@ std::string FormatReport(const std::string& report_json) {
   line("Training time (sec)", seconds("training_seconds"));
   line("Training under extraction, last run left out (ratio)", Ratio(report, "overlap_ratio"));
   line("Top-1 before", Ratio(report, "top1_before"));
-  line("Top-1 after", Ratio(report, "top1_after") +
-                          fmt::format(" on {} {} photos", Count(report, "evaluation_photos"),
-                                      report.value("evaluation_part", "")));
+  line("Top-1 after", Ratio(report, "top1_after") + fmt::format(" on {} {} photos",
+                                                                Count(report, "evaluation_photos"),
+                                                                Text(report, "evaluation_part")));
   line("Model version", count("version"));
   line("PipeStores", count("stores"));
   line("Runs", count("n_run"));
@@ -114,8 +119,8 @@ std::string FormatReport(const std::string& report_json) {
   line("Photo bytes", count("photo_bytes"));
   line("Model bytes", count("model_bytes"));
   line("Delta bytes", count("delta_bytes"));
-  if (const auto error = report.find("relabel_error"); error != report.end()) {
-    line("Relabel", "not finished: " + error->get<std::string>());
+  if (report.contains("relabel_error")) {
+    line("Relabel", "not finished: " + Text(report, "relabel_error"));
   } else if (report.contains("relabel_seconds") && report["relabel_seconds"].is_number()) {
     line("Photos labelled", count("labelled"));
     line("Photos failed", count("failed"));

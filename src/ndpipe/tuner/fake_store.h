@@ -1,0 +1,307 @@
+// A PipeStore for tests: speaks to a StoreLinkHandler directly, and its features are a function of
+// the photo's id.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "ndpipe/base/file.h"
+#include "ndpipe/model/tail.h"
+#include "ndpipe/rpc/store_link.h"
+
+namespace ndpipe::tuner {
+
+constexpr int kFakeFeatureSize = 8;
+constexpr int kFakeClasses = 4;
+
+struct FakePhoto {
+  photo::PhotoId id;
+  std::string label;
+  photo::Part part = photo::Part::kTrain;
+};
+
+// Photo i of a world: its label is i % kFakeClasses, one in eight is a test photo.
+inline FakePhoto MakeFakePhoto(int i) {
+  FakePhoto photo;
+  photo.id = Sha256::Of("photo " + std::to_string(i));
+  photo.label = "class " + std::to_string(i % kFakeClasses);
+  photo.part = i % 8 == 0 ? photo::Part::kTest : photo::TrainOrHeldOut(photo.id);
+  return photo;
+}
+
+// Separable: the label's own dimension stands out, the rest is noise from the id.
+inline std::vector<Half> FakeFeatures(const FakePhoto& photo) {
+  std::vector<Half> features(kFakeFeatureSize);
+  for (int f = 0; f < kFakeFeatureSize; ++f) {
+    features[f] = static_cast<Half>(static_cast<float>(photo.id.bytes[f + 8]) / 256.0F);
+  }
+  const int label = photo.label.back() - '0';
+  features[label] = static_cast<Half>(static_cast<float>(features[label]) + 2.0F);
+  return features;
+}
+
+class FakeStore {
+ public:
+  FakeStore(std::string id, const std::vector<int>& photos) : id_(std::move(id)) {
+    for (const int i : photos) Import(MakeFakePhoto(i));
+  }
+  ~FakeStore() { Disconnect(); }
+
+  void Import(const FakePhoto& photo) {
+    std::lock_guard lock(mutex_);
+    const auto number = static_cast<int64_t>(photos_.size()) + 1;
+    photos_[number] = photo;
+    photo::Change added;
+    added.sequence = static_cast<int64_t>(changes_.size()) + 1;
+    added.kind = photo::ChangeKind::kAdded;
+    added.number = number;
+    added.id = photo.id;
+    added.part = photo.part;
+    added.path = "p" + std::to_string(number) + ".jpg";
+    added.size_bytes = 1000;
+    changes_.push_back(added);
+    photo::Change label;
+    label.sequence = added.sequence + 1;
+    label.kind = photo::ChangeKind::kSourceLabel;
+    label.number = number;
+    label.id = photo.id;
+    label.label = photo.label;
+    changes_.push_back(label);
+  }
+
+  rpc::Hello MakeHello() {
+    rpc::Hello hello;
+    hello.store_id = id_;
+    hello.store_name = "host:" + id_;
+    hello.device = "cpu";
+    std::lock_guard lock(mutex_);
+    hello.last_change = static_cast<int64_t>(changes_.size());
+    return hello;
+  }
+
+  Status Connect(rpc::StoreLinkHandler& handler) {
+    Disconnect();
+    auto life = std::make_shared<Life>();
+    NDP_ASSIGN(life->welcome, handler.OnHello(MakeHello(), life));
+    {
+      std::lock_guard lock(mutex_);
+      handler_ = &handler;
+      life_ = life;
+    }
+    control_ = std::jthread([this, life](std::stop_token stop) { Control(*life, stop); });
+    return {};
+  }
+
+  // As a killed process: the connection is gone, whatever was in progress.
+  void Disconnect() {
+    const auto life = TakeLife();
+    if (life == nullptr) return;
+    HangUp(*life);
+    control_ = {};
+  }
+
+  const std::string& id() const { return id_; }
+  bool connected() {
+    std::lock_guard lock(mutex_);
+    return life_ != nullptr && !life_->dead;
+  }
+
+  // Faults and observations; set before Connect.
+  std::atomic<int> blocks_until_death{-1};  // acknowledged blocks after which the process dies
+  std::atomic<int> wrong_space_blocks{0};   // so many blocks come from another feature space
+  std::atomic<bool> send_twice{false};      // every block is delivered twice
+  std::atomic<bool> paused{false};          // no block is delivered meanwhile
+  std::atomic<int> blocks_sent{0};
+  std::atomic<int64_t> last_epoch{0};
+  std::atomic<int64_t> last_job{0};
+  std::set<photo::PhotoId> broken;  // photos that fail
+  std::vector<int64_t> runs_seen;   // of the blocks in the order that they came
+  std::mutex seen_mutex;
+
+ private:
+  struct Life : rpc::StoreChannel {
+    rpc::Welcome welcome;
+    std::mutex mutex;
+    std::condition_variable_any changed;
+    std::deque<rpc::TunerMessage> messages;
+    std::atomic<bool> dead = false;
+    void Send(rpc::TunerMessage message) override {
+      std::lock_guard lock(mutex);
+      messages.push_back(std::move(message));
+      changed.notify_all();
+    }
+    void Close(Error) override { dead = true; }
+  };
+
+  std::shared_ptr<Life> TakeLife() {
+    std::lock_guard lock(mutex_);
+    return std::exchange(life_, nullptr);
+  }
+
+  void HangUp(Life& life) {
+    life.dead = true;
+    handler_->OnDisconnect(id_, life.welcome.session);
+  }
+
+  void Control(Life& life, const std::stop_token& stop) {
+    std::jthread work;
+    while (!stop.stop_requested() && !life.dead) {
+      std::optional<rpc::TunerMessage> message;
+      {
+        std::unique_lock lock(life.mutex);
+        life.changed.wait_for(lock, stop, std::chrono::milliseconds(5),
+                              [&] { return !life.messages.empty(); });
+        if (!life.messages.empty()) {
+          message = std::move(life.messages.front());
+          life.messages.pop_front();
+        }
+      }
+      if (!message) {
+        rpc::StoreHeartbeat heartbeat{MakeHello().last_change};
+        if (!life.dead) handler_->OnMessage(id_, life.welcome.session, heartbeat);
+      } else if (const auto* pull = std::get_if<rpc::PullChanges>(&*message)) {
+        SendChanges(pull->after);
+      } else if (const auto* assignment = std::get_if<rpc::Assignment>(&*message)) {
+        work = {};
+        work = std::jthread([this, &life, assignment = *assignment](std::stop_token own) {
+          Work(life, assignment, own);
+        });
+      } else if (std::holds_alternative<rpc::CancelAssignment>(*message)) {
+        work = {};
+      }
+    }
+  }
+
+  void SendChanges(int64_t after) {
+    std::vector<photo::Change> rest;
+    {
+      std::lock_guard lock(mutex_);
+      rest.assign(changes_.begin() + after, changes_.end());
+    }
+    (void)handler_->OnChanges(id_, rest);
+  }
+
+  void Report(Life& life, const rpc::Assignment& assignment, rpc::AssignmentState state,
+              Error error = {}) {
+    rpc::AssignmentReport report;
+    report.job = assignment.job;
+    report.epoch = assignment.epoch;
+    report.state = state;
+    report.error = std::move(error);
+    if (!life.dead) handler_->OnMessage(id_, life.welcome.session, report);
+  }
+
+  void Work(Life& life, const rpc::Assignment& assignment, const std::stop_token& stop) {
+    const rpc::AssignmentKey key{id_, assignment.job, assignment.epoch};
+    last_epoch = assignment.epoch;
+    last_job = assignment.job;
+    const auto gone = [&] { return stop.stop_requested() || life.dead; };
+    std::optional<model::TailWeights> tail;
+    if (assignment.kind == rpc::AssignmentKind::kRelabel) {
+      const auto file = handler_->FileFor(rpc::FileKind::kTail, assignment.tail);
+      if (!file) return Report(life, assignment, rpc::AssignmentState::kFailed, file.error());
+      const auto bytes = ReadFile(*file, 1 << 20);
+      tail = *model::ParseTail(*bytes);
+    }
+    Report(life, assignment, rpc::AssignmentState::kPrepared);
+    while (!gone()) {
+      auto block = handler_->NextWork(key, gone);
+      if (!block && block.error().code == ErrorCode::kAborted) return;
+      if (!block) return Report(life, assignment, rpc::AssignmentState::kFailed, block.error());
+      if (!*block) return Report(life, assignment, rpc::AssignmentState::kDone);
+      while (paused && !gone()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      if (gone()) return;
+      {
+        std::lock_guard lock(seen_mutex);
+        runs_seen.push_back((*block)->run);
+      }
+      Status sent;
+      for (int copy = 0; copy < (send_twice ? 2 : 1) && sent; ++copy) {
+        sent = tail ? handler_->OnLabels(key, Label(assignment, **block, *tail))
+                    : handler_->OnFeatures(key, Extract(assignment, **block));
+      }
+      if (!sent && sent.error().code == ErrorCode::kAborted) return;
+      if (!sent) return Report(life, assignment, rpc::AssignmentState::kFailed, sent.error());
+      ++blocks_sent;
+      if (blocks_until_death > 0 && --blocks_until_death == 0) return HangUp(life);
+    }
+  }
+
+  FakePhoto PhotoOf(int64_t number) {
+    std::lock_guard lock(mutex_);
+    return photos_.at(number);
+  }
+
+  rpc::FeatureBlock Extract(const rpc::Assignment& assignment, const rpc::WorkBlock& work) {
+    rpc::FeatureBlock block;
+    block.run = work.run;
+    block.block = work.block;
+    block.feature_space = assignment.feature_space;
+    if (wrong_space_blocks > 0) {
+      --wrong_space_blocks;
+      block.feature_space = Sha256::Of("another body");
+    }
+    block.feature_size = kFakeFeatureSize;
+    for (const int64_t number : work.photos) {
+      const auto photo = PhotoOf(number);
+      if (broken.contains(photo.id)) {
+        block.failures.push_back({number, "the file is broken"});
+        continue;
+      }
+      const auto features = FakeFeatures(photo);
+      block.photos.push_back(number);
+      block.features.insert(block.features.end(), features.begin(), features.end());
+      block.photo_bytes += 1000;
+    }
+    return block;
+  }
+
+  rpc::LabelBlock Label(const rpc::Assignment& assignment, const rpc::WorkBlock& work,
+                        const model::TailWeights& tail) {
+    rpc::LabelBlock block;
+    block.block = work.block;
+    block.version = assignment.version;
+    for (const int64_t number : work.photos) {
+      const auto photo = PhotoOf(number);
+      if (broken.contains(photo.id)) {
+        block.failures.push_back({number, "the file is broken"});
+        continue;
+      }
+      const auto features = FakeFeatures(photo);
+      int32_t best = 0;
+      float best_logit = -1e30F;
+      for (int64_t c = 0; c < tail.num_classes; ++c) {
+        float logit = tail.bias[static_cast<size_t>(c)];
+        for (int f = 0; f < kFakeFeatureSize; ++f) {
+          logit += static_cast<float>(features[f]) *
+                   tail.weight[static_cast<size_t>(c * kFakeFeatureSize + f)];
+        }
+        if (logit > best_logit) best = static_cast<int32_t>(c);
+        best_logit = std::max(best_logit, logit);
+      }
+      block.photos.push_back(number);
+      block.classes.push_back(best);
+      block.confidences.push_back(0.5F);
+    }
+    return block;
+  }
+
+  const std::string id_;
+  std::mutex mutex_;
+  rpc::StoreLinkHandler* handler_ = nullptr;  // set by Connect
+  std::map<int64_t, FakePhoto> photos_;       // guarded by mutex_
+  std::vector<photo::Change> changes_;        // guarded by mutex_
+  std::shared_ptr<Life> life_;                // guarded by mutex_
+  std::jthread control_;
+};
+
+}  // namespace ndpipe::tuner

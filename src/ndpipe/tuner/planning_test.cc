@@ -1,0 +1,126 @@
+#include "ndpipe/tuner/planning.h"
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include "ndpipe/base/file.h"
+#include "ndpipe/tuner/fake_store.h"
+#include "ndpipe/tuner/feature_spool.h"
+#include "ndpipe/tuner/request.h"
+
+namespace ndpipe::tuner {
+namespace {
+
+std::vector<Hash256> Ids(int count) {
+  std::vector<Hash256> ids;
+  for (int i = 0; i < count; ++i) ids.push_back(MakeFakePhoto(i).id);
+  return ids;
+}
+
+TEST(PlanningTest, SlicesAreNearEqualAndDependOnIdsAndSeedOnly) {
+  auto ids = Ids(1003);
+  const auto runs = SliceRuns(ids, 7, 8);
+  std::map<int64_t, int> sizes;
+  std::map<Hash256, int64_t> run_of;
+  for (size_t i = 0; i < ids.size(); ++i) {
+    ++sizes[runs[i]];
+    run_of[ids[i]] = runs[i];
+  }
+  ASSERT_EQ(sizes.size(), 8);
+  for (const auto& [run, size] : sizes) EXPECT_TRUE(size == 125 || size == 126) << size;
+  std::reverse(ids.begin(), ids.end());
+  const auto again = SliceRuns(ids, 7, 8);
+  for (size_t i = 0; i < ids.size(); ++i) EXPECT_EQ(again[i], run_of[ids[i]]);
+  EXPECT_NE(SliceRuns(ids, 8, 8), again);
+  EXPECT_TRUE(SliceRuns({}, 1, 4).empty());
+}
+
+TEST(PlanningTest, BlocksStayUnderTheirBounds) {
+  EXPECT_EQ(PhotosPerBlock(1280, 100), 256);
+  EXPECT_EQ(PhotosPerBlock(1280, 1'000'000), 512);
+  EXPECT_EQ(PhotosPerBlock(2048, 1'000'000), 384);
+  EXPECT_EQ(PhotosPerBlock(100'000'000, 10), 1);
+  std::vector<Planned> photos;
+  for (int64_t number = 900; number > 0; --number) {
+    photos.push_back({number % 2 == 0 ? "a" : "b", number % 3, number, {}});
+  }
+  const auto blocks = MakeBlocks(std::move(photos), 8192, 5, true);
+  std::set<int64_t> seen;
+  int64_t number = 5;
+  for (const auto& block : blocks) {
+    EXPECT_EQ(block.number, number++);
+    EXPECT_LE(block.photos.size() * 8192 * 2, size_t{3} << 19);
+    EXPECT_EQ(block.photos.size(), block.samples.size());
+    EXPECT_TRUE(std::is_sorted(block.photos.begin(), block.photos.end()));
+    for (const int64_t photo : block.photos) {
+      EXPECT_EQ(block.store, photo % 2 == 0 ? "a" : "b");
+      EXPECT_EQ(block.run, photo % 3);
+      EXPECT_TRUE(seen.insert(photo).second);
+    }
+  }
+  EXPECT_EQ(seen.size(), 900);
+}
+
+TEST(PlanningTest, AReplicaIsChosenAmongTheStoresOnly) {
+  label::PlacedPhoto photo;
+  photo.id = MakeFakePhoto(1).id;
+  photo.replicas = {{"a", 1}, {"b", 2}, {"c", 3}};
+  EXPECT_EQ(ChooseReplica(photo, {"z"}), nullptr);
+  EXPECT_EQ(ChooseReplica(photo, {"b"})->number, 2);
+  EXPECT_EQ(ChooseReplica(photo, {"a", "c"}), ChooseReplica(photo, {"a", "c", "z"}));
+}
+
+TEST(FeatureSpoolTest, GivesBackWhatItGotOrSaysWhatIsWrong) {
+  const auto folder =
+      std::filesystem::path(testing::TempDir()) / ("ndpipe-spool-" + std::to_string(::getpid()));
+  FeatureSpool spool(folder);
+  ASSERT_TRUE(spool.Create());
+  rpc::FeatureBlock block;
+  block.run = 2;
+  block.block = 17;
+  block.feature_space = Sha256::Of("space");
+  block.feature_size = 3;
+  block.photos = {5, 9};
+  for (int i = 0; i < 6; ++i) block.features.push_back(static_cast<Half>(i));
+  ASSERT_TRUE(spool.Write(block));
+  const auto read = spool.Read(2, 17, block.feature_space);
+  ASSERT_TRUE(read) << read.error().message;
+  EXPECT_EQ(read->photos, block.photos);
+  EXPECT_EQ(read->features, block.features);
+  EXPECT_EQ(spool.Read(2, 17, Sha256::Of("other")).error().code, ErrorCode::kInvalidArgument);
+  EXPECT_EQ(spool.Read(2, 18, block.feature_space).error().code, ErrorCode::kNotFound);
+
+  const auto file = folder / "0002-00000017.features";
+  const auto good = *ReadFile(file, 1 << 20);
+  for (size_t at = 0; at < good.size(); ++at) {
+    auto bad = good;
+    bad[at] ^= 0x20;
+    ASSERT_TRUE(WriteFileDurably(file, bad));
+    EXPECT_EQ(spool.Read(2, 17, block.feature_space).error().code, ErrorCode::kDataLoss) << at;
+    ASSERT_TRUE(WriteFileDurably(file, std::span(good).first(at)));
+    EXPECT_FALSE(spool.Read(2, 17, block.feature_space)) << at;
+  }
+  ASSERT_TRUE(spool.Remove());
+  EXPECT_FALSE(std::filesystem::exists(folder));
+  EXPECT_TRUE(spool.Remove());
+}
+
+TEST(RequestTest, SurvivesItsJson) {
+  rpc::FinetuneRequest request;
+  request.backbone = "b";
+  request.num_runs = 3;
+  request.seed = ~uint64_t{0};
+  request.on_loss = "continue";
+  const auto read = ParseFinetuneRequest(FormatFinetuneRequest(request));
+  ASSERT_TRUE(read);
+  EXPECT_EQ(read->seed, request.seed);
+  EXPECT_EQ(read->num_runs, 3);
+  EXPECT_EQ(read->on_loss, "continue");
+  EXPECT_EQ(ParseFinetuneRequest("{").error().code, ErrorCode::kDataLoss);
+  EXPECT_EQ(ParseFinetuneRequest("{\"backbone\":3}").error().code, ErrorCode::kDataLoss);
+  EXPECT_EQ(ParseRelabelOrder("[]").error().code, ErrorCode::kDataLoss);
+  EXPECT_EQ(ParseFinetunePlan("null").error().code, ErrorCode::kDataLoss);
+}
+
+}  // namespace
+}  // namespace ndpipe::tuner
