@@ -51,6 +51,7 @@ Status Dispatcher::Assign(const StoreView& store) {
     share.session = store.session;
     share.epoch = epoch;
     share.prepared = share.ended = false;
+    share.done_photos_at_start = book_.DonePhotosOf(store.id);
   }
   book_.Assign(store.id, epoch);
   rpc::Assignment assignment = work_;
@@ -121,6 +122,7 @@ void Dispatcher::CancelAll() {
 
 void Dispatcher::OnReport(const std::string& store, const rpc::AssignmentReport& report) {
   const int64_t done_photos = book_.DonePhotosOf(store);
+  const bool has_work = book_.StoresWithWork().contains(store);
   bool is_done = false;
   {
     std::lock_guard lock(mutex_);
@@ -129,25 +131,16 @@ void Dispatcher::OnReport(const std::string& store, const rpc::AssignmentReport&
       return;
     }
     Share& share = found->second;
-    switch (report.state) {
-      case rpc::AssignmentState::kPrepared:
-        share.prepared = true;
-        break;
-      case rpc::AssignmentState::kDone:
-        share.ended = is_done = true;
-        break;
-      case rpc::AssignmentState::kFailed: {
-        if (done_photos > share.done_photos_at_failure) share.failures = 0;
-        share.done_photos_at_failure = done_photos;
-        ++share.failures;
-        share.ended = true;
-        share.error = report.error;
-        share.not_before =
-            std::chrono::steady_clock::now() + heartbeat_ * (1 << share.failures) / 2;
-        spdlog::warn("job {}: PipeStore {} failed: {}", work_.job, share.name,
-                     report.error.message);
-        break;
-      }
+    is_done = report.state == rpc::AssignmentState::kDone;
+    if (report.state == rpc::AssignmentState::kPrepared) {
+      share.prepared = true;
+    } else if (is_done && (!has_work || done_photos > share.done_photos_at_start)) {
+      share.ended = true;
+      share.failures = 0;
+    } else {
+      Fail(share, done_photos,
+           is_done ? Error{ErrorCode::kInternal, "it says that it is done, but did nothing"}
+                   : report.error);
     }
   }
   if (is_done && report.from_features > 0) {
@@ -156,6 +149,16 @@ void Dispatcher::OnReport(const std::string& store, const rpc::AssignmentReport&
     }
   }
   wakeup_.Raise();
+}
+
+void Dispatcher::Fail(Share& share, int64_t done_photos, Error error) {
+  if (done_photos > share.done_photos_at_failure) share.failures = 0;
+  share.done_photos_at_failure = done_photos;
+  ++share.failures;
+  share.ended = true;
+  share.not_before = std::chrono::steady_clock::now() + heartbeat_ * (1 << share.failures) / 2;
+  spdlog::warn("job {}: PipeStore {} failed: {}", work_.job, share.name, error.message);
+  share.error = std::move(error);
 }
 
 }  // namespace ndpipe::tuner

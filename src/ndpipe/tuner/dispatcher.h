@@ -52,12 +52,14 @@ class Dispatcher {
     bool prepared = false;
     bool ended = false;
     int failures = 0;
+    int64_t done_photos_at_start = 0;  // of the assignment
     int64_t done_photos_at_failure = 0;
     Time not_before{};
     std::string name;
     Error error;  // the last one
   };
   Status Assign(const StoreView& store);
+  void Fail(Share& share, int64_t done_photos, Error error);  // with mutex_ held
 
   const rpc::Assignment work_;
   const std::chrono::milliseconds heartbeat_;

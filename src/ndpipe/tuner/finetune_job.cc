@@ -313,6 +313,7 @@ Status FinetuneJob::FinishWith(Trained trained) {
   if (request_.relabel) {
     RelabelOrder order;
     order.request = {version.number, request_.precision, request_.on_loss};
+    order.stores = plan_.stores;
     for (const auto& store : context_.membership.Connected()) order.stores.insert(store.id);
     child.emplace();
     child->kind = JobKind::kRelabel;

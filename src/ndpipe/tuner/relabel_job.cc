@@ -71,7 +71,7 @@ Status RelabelJob::Run(std::stop_token stop) {
       }
     }
     NDP_ASSIGN(const int64_t after, context_.labels.CountOutcomes(version_.number));
-    idle_rounds = after > before || planned ? idle_rounds : idle_rounds + 1;
+    idle_rounds = after > before ? 0 : idle_rounds + 1;
     if (idle_rounds > kMaxIdleRounds) {
       return Fail(ErrorCode::kInternal,
                   fmt::format("photos stay without an outcome in version {} although no store has "
@@ -85,8 +85,7 @@ std::string RelabelJob::Missing() const {
   std::string missing;
   const bool just_started = context_.membership.UptimeSeconds() < PatienceSeconds();
   for (const auto& store : context_.membership.Stores()) {
-    const bool is_awaited =
-        order_.stores.contains(store.id) || (just_started && order_.stores.empty());
+    const bool is_awaited = just_started || order_.stores.contains(store.id);
     if (store.connected || !is_awaited) continue;
     if (order_.request.on_loss == "continue" && store.absent_seconds > PatienceSeconds()) continue;
     missing += (missing.empty() ? "" : ", ") + store.name;
