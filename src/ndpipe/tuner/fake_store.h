@@ -97,7 +97,12 @@ class FakeStore {
       handler_ = &handler;
       life_ = life;
     }
-    control_ = std::jthread([this, life](std::stop_token stop) { Control(*life, stop); });
+    control_ = std::jthread([this, life](std::stop_token stop) {
+      for (auto held = life; held != nullptr;) {
+        Control(*held, stop);
+        held = held->closed && !stop.stop_requested() ? Reconnect(held) : nullptr;
+      }
+    });
     return {};
   }
 
@@ -134,17 +139,33 @@ class FakeStore {
     std::condition_variable_any changed;
     std::deque<rpc::TunerMessage> messages;
     std::atomic<bool> dead = false;
+    std::atomic<bool> closed = false;  // by the Tuner
     void Send(rpc::TunerMessage message) override {
       std::lock_guard lock(mutex);
       messages.push_back(std::move(message));
       changed.notify_all();
     }
-    void Close(Error) override { dead = true; }
+    void Close(Error) override { dead = closed = true; }
   };
 
   std::shared_ptr<Life> TakeLife() {
     std::lock_guard lock(mutex_);
     return std::exchange(life_, nullptr);
+  }
+
+  // As daemons do when the Tuner has closed their connection. Null: disconnected meanwhile.
+  std::shared_ptr<Life> Reconnect(const std::shared_ptr<Life>& closed) {
+    HangUp(*closed);
+    auto life = std::make_shared<Life>();
+    auto welcome = handler_->OnHello(MakeHello(), life);
+    if (!welcome) return nullptr;
+    life->welcome = *welcome;
+    {
+      std::lock_guard lock(mutex_);
+      if (life_ == closed) return life_ = life;
+    }
+    HangUp(*life);
+    return nullptr;
   }
 
   void HangUp(Life& life) {

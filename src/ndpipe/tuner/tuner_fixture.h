@@ -18,7 +18,7 @@
 
 namespace ndpipe::tuner {
 
-constexpr int kTestHeartbeatMs = 20;
+constexpr int kTestHeartbeatMs = 40;
 
 inline std::vector<int> Range(int first, int last) {
   std::vector<int> numbers(static_cast<size_t>(last - first));
