@@ -146,6 +146,9 @@ class LabelDatabase {
   // ---- readers ----
   Status SetUserLabel(const photo::PhotoId& id,
                       const std::string& label);  // a correction; empty label takes it back
+  // Photos that carry the label, most confident first. No source: the label that readers see.
+  // kUser: given by a user. kModel: what the model says, also of photos where a user's label
+  // outranks it.
   Result<std::vector<PhotoLabel>> Search(const std::string& label,
                                          std::optional<LabelSource> source, int64_t limit);
   Result<std::optional<PhotoLabel>> LabelOf(const photo::PhotoId& id);

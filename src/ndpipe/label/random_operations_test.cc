@@ -282,8 +282,8 @@ class RandomOperationsTest : public LabelFixture {
       const std::string user = photo.UserLabel();
       const Model::Outcome* shown = photo.Shown();
       if (user == name && source != LabelSource::kModel) expected.push_back({1, IdOf(seed)});
-      if (user.empty() && source != LabelSource::kUser && shown != nullptr &&
-          shown->label == name) {
+      const bool outranked = !user.empty() && source != LabelSource::kModel;
+      if (!outranked && source != LabelSource::kUser && shown != nullptr && shown->label == name) {
         expected.push_back({shown->confidence, IdOf(seed)});
       }
     }

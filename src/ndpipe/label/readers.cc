@@ -42,16 +42,18 @@ class HitCollector {
   }
 
   // Photos whose visible outcome is of `version`: those pinned to it, or those not pinned at all
-  // when it serves.
-  Status Models(sqlite::Database& db, int64_t version, bool serves, int64_t limit) {
+  // when it serves. `outranked`: also those where a user's label hides the model's.
+  Status Models(sqlite::Database& db, int64_t version, bool serves, bool outranked, int64_t limit) {
     return db.Query(
         "SELECT p.number, p.id, o.confidence FROM outcome o CROSS JOIN photo p ON p.number = "
-        "o.photo WHERE o.version = ?1 AND o.label = ?2 AND p.present > 0 AND p.user_label IS NULL "
-        "AND p.pinned IS ?3 ORDER BY o.confidence DESC, p.id LIMIT ?4",
+        "o.photo WHERE o.version = ?1 AND o.label = ?2 AND p.present > 0 AND (?5 OR p.user_label "
+        "IS "
+        "NULL) AND p.pinned IS ?3 ORDER BY o.confidence DESC, p.id LIMIT ?4",
         [&](const sqlite::Statement& row) {
           Append(row, LabelSource::kModel, version, row.Real(2));
         },
-        version, label_, serves ? std::optional<int64_t>() : std::optional(version), limit);
+        version, label_, serves ? std::optional<int64_t>() : std::optional(version), limit,
+        outranked);
   }
 
   std::vector<PhotoLabel> Take(int64_t limit) {
@@ -101,11 +103,16 @@ Result<std::vector<PhotoLabel>> FindHits(sqlite::Database& db, const std::string
   HitCollector hits(name, *label);
   if (source != LabelSource::kModel) NDP_RETURN_IF_ERROR(hits.Users(db, limit));
   if (source != LabelSource::kUser) {
+    // Who asks for the model's labels by name wants to know what it says, also where users know
+    // better.
+    const bool outranked = source == LabelSource::kModel;
     NDP_ASSIGN(const auto readers, LoadReaderVersions(db));
-    if (readers.serving) NDP_RETURN_IF_ERROR(hits.Models(db, *readers.serving, true, limit));
+    if (readers.serving) {
+      NDP_RETURN_IF_ERROR(hits.Models(db, *readers.serving, true, outranked, limit));
+    }
     NDP_ASSIGN(const auto pinned, PinnedVersions(db));
     for (const int64_t version : pinned) {
-      NDP_RETURN_IF_ERROR(hits.Models(db, version, false, limit));
+      NDP_RETURN_IF_ERROR(hits.Models(db, version, false, outranked, limit));
     }
   }
   NDP_RETURN_IF_ERROR(hits.Finish());
