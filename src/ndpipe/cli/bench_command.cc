@@ -67,7 +67,7 @@ Status RunBenchmark(const fs::path& folder, const std::string& name,
 
 Status Run(const Flags& flags) {
   std::error_code error;
-  const fs::path folder = fs::read_symlink("/proc/self/exe", error).parent_path() / "bench";
+  const fs::path folder = fs::read_symlink("/proc/self/exe", error).parent_path();
   NDP_ASSIGN(const auto names, ListBenchmarks(folder));
   if (flags.name.empty()) {
     for (const auto& name : names) fmt::print("{}\n", name);

@@ -176,6 +176,7 @@ void Daemon::RunAssignment(const rpc::Assignment& assignment, std::stop_token st
   options.use_sidecars = options_.cache_sidecars;
   AssignmentRunner runner(*store_, options, *models_, *tuner_);
   auto stats = runner.Run(assignment, stop);
+  purger_->AssignmentEnded();
 
   rpc::AssignmentReport report;
   report.job = assignment.job;

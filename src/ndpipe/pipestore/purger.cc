@@ -40,7 +40,9 @@ void Purger::Work(std::stop_token stop) {
   std::mutex mutex;
   std::condition_variable_any wake;
   while (!stop.stop_requested()) {
-    if (auto purged = PurgeNew(purged_up_to); !purged) {
+    Status purged = PurgeNew(purged_up_to);
+    if (purged) purged = PurgeAgain();
+    if (!purged) {
       spdlog::warn("derived data of deleted photos could not be purged yet: {}",
                    purged.error().message);
     }
@@ -55,12 +57,33 @@ Status Purger::PurgeNew(int64_t& purged_up_to) {
     if (changes.empty()) return {};
     for (const auto& change : changes) {
       if (change.kind == photo::ChangeKind::kDeleted) {
+        {
+          std::lock_guard lock(mutex_);
+          purged_meanwhile_.push_back(change.number);
+        }
         NDP_RETURN_IF_ERROR(derived_.Delete(change.number));
       }
     }
     NDP_RETURN_IF_ERROR(WriteFileDurably(mark_file_, std::to_string(changes.back().sequence)));
     purged_up_to = changes.back().sequence;
   }
+}
+
+void Purger::AssignmentEnded() {
+  std::lock_guard lock(mutex_);
+  assignment_ended_ = true;
+}
+
+Status Purger::PurgeAgain() {
+  std::vector<int64_t> numbers;
+  {
+    std::lock_guard lock(mutex_);
+    if (!assignment_ended_) return {};
+    assignment_ended_ = false;
+    numbers.swap(purged_meanwhile_);
+  }
+  for (int64_t number : numbers) NDP_RETURN_IF_ERROR(derived_.Delete(number));
+  return {};
 }
 
 }  // namespace ndpipe::pipestore
