@@ -1,90 +1,18 @@
-#include <csetjmp>
-#include <cstdio>
-// jpeglib.h needs size_t and FILE from the headers above.
 #include <fmt/format.h>
-#include <jerror.h>
-#include <jpeglib.h>
 
 #include <algorithm>
 #include <array>
-#include <string>
 
 #include "ndpipe/photo/image/decode.h"
+#include "ndpipe/photo/image/jpeg_decompressor.h"
+#include "ndpipe/photo/image/resize.h"
 
 namespace ndpipe::photo {
 namespace {
 
 constexpr std::array<uint8_t, 6> kExifHeader = {'E', 'x', 'i', 'f', 0, 0};
 constexpr int kMaxMarkerBytes = 0xFFFF;
-
-// True for the warnings that mean lost pixels; the others (junk between markers, odd versions) are
-// harmless, and common in old photos.
-bool LosesPixels(int message) {
-  return message == JWRN_JPEG_EOF || message == JWRN_HIT_MARKER || message == JWRN_HUFF_BAD_CODE ||
-         message == JWRN_MUST_RESYNC;
-}
-
-// One libjpeg decompressor with its errors as values. libjpeg reports an error by a call that must
-// not return, so Run() is the one place that a longjmp comes back to; what it runs owns nothing
-// that needs a destructor.
-class Decompressor {
- public:
-  explicit Decompressor(int max_scans) : max_scans_(max_scans) {
-    info.err = jpeg_std_error(&errors_);
-    errors_.error_exit = [](j_common_ptr common) { Self(common)->Leave(common); };
-    errors_.emit_message = [](j_common_ptr common, int level) {
-      if (level < 0 && LosesPixels(common->err->msg_code)) Self(common)->Leave(common);
-    };
-    errors_.output_message = [](j_common_ptr) {};
-    info.client_data = this;
-  }
-  Decompressor(const Decompressor&) = delete;
-  Decompressor& operator=(const Decompressor&) = delete;
-  ~Decompressor() { jpeg_destroy_decompress(&info); }
-
-  template <typename Step>
-  Status Run(Step step) {
-    if (setjmp(return_point_) != 0) return Fail(code_, message_);
-    step();
-    return {};
-  }
-
-  // After jpeg_create_decompress, which clears the field.
-  void WatchScans() {
-    progress_.progress_monitor = [](j_common_ptr common) {
-      Decompressor* self = Self(common);
-      if (self->info.input_scan_number <= self->max_scans_) return;
-      self->code_ = ErrorCode::kResourceExhausted;
-      std::snprintf(self->message_, sizeof(self->message_), "more than %d progressive scans",
-                    self->max_scans_);
-      std::longjmp(self->return_point_, 1);
-    };
-    info.progress = &progress_;
-  }
-
-  jpeg_decompress_struct info{};
-
- private:
-  static Decompressor* Self(j_common_ptr common) {
-    return static_cast<Decompressor*>(common->client_data);
-  }
-  [[noreturn]] void Leave(j_common_ptr common) {
-    const int what = common->err->msg_code;
-    code_ = what == JERR_OUT_OF_MEMORY ? ErrorCode::kResourceExhausted : ErrorCode::kDataLoss;
-    char text[JMSG_LENGTH_MAX];
-    common->err->format_message(common, text);
-    std::snprintf(message_, sizeof(message_), "the JPEG is %s: %s",
-                  what == JWRN_JPEG_EOF ? "truncated" : "broken", text);
-    std::longjmp(return_point_, 1);
-  }
-
-  const int max_scans_;
-  jpeg_error_mgr errors_{};
-  jpeg_progress_mgr progress_{};
-  std::jmp_buf return_point_;
-  ErrorCode code_ = ErrorCode::kDataLoss;
-  char message_[JMSG_LENGTH_MAX + 64] = {};
-};
+constexpr int kEdgeColumns = 8;
 
 int OrientationOf(const jpeg_decompress_struct& info) {
   for (const jpeg_marker_struct* marker = info.marker_list; marker != nullptr;
@@ -146,47 +74,93 @@ void ConvertCmykRow(uint8_t* row, int width) {
   }
 }
 
+// What libjpeg and the photo's pixels take: of a progressive JPEG all coefficients are held.
+Status CheckJpegMemory(jpeg_decompress_struct& info, const Window& window,
+                       const DecodeLimits& limits) {
+  constexpr int64_t kBlockBytes = DCTSIZE2 * sizeof(JCOEF);
+  int64_t bytes = int64_t{4} * info.output_width * window.height();
+  if (jpeg_has_multiple_scans(&info) != FALSE) {
+    for (int i = 0; i < info.num_components; ++i) {
+      const jpeg_component_info& component = info.comp_info[i];
+      bytes += kBlockBytes * component.width_in_blocks * component.height_in_blocks;
+    }
+  }
+  return CheckMemory(bytes, info.image_width, info.image_height, limits);
+}
+
+// Whether the image's end follows what has been read of the file. It cannot be within pixels: there
+// a byte of FF is followed by 00 or a restart marker.
+bool EndFollows(const jpeg_decompress_struct& info) {
+  constexpr std::array<uint8_t, 2> kEnd = {0xFF, JPEG_EOI};
+  const std::span<const uint8_t> rest(info.src->next_input_byte, info.src->bytes_in_buffer);
+  return !std::ranges::find_end(rest, kEnd).empty();
+}
+
+// Reads the window's pixels into image, which is as wide as what libjpeg gives. Within Run().
+void ReadWindow(jpeg_decompress_struct& info, const Window& window, RgbxImage& image,
+                uint8_t* spare_row) {
+  jpeg_skip_scanlines(&info, static_cast<unsigned>(window.top));
+  const auto bottom = static_cast<unsigned>(window.bottom);
+  while (info.output_scanline < bottom) {
+    JSAMPROW rows[8];
+    const int begin = static_cast<int>(info.output_scanline) - window.top;
+    const unsigned count = std::min(8u, bottom - info.output_scanline);
+    for (unsigned i = 0; i < count; ++i) rows[i] = image.row(begin + static_cast<int>(i));
+    jpeg_read_scanlines(&info, rows, count);
+  }
+  // A file that was cut is refused, even if the pixels below the window alone are missing.
+  if (jpeg_has_multiple_scans(&info) != FALSE || EndFollows(info)) return;
+  while (info.output_scanline < info.output_height) jpeg_read_scanlines(&info, &spare_row, 1);
+}
+
 }  // namespace
 
 Result<DecodedPhoto> DecodeJpeg(std::span<const uint8_t> photo, const DecodeLimits& limits,
-                                int short_side) {
-  Decompressor decompressor(limits.max_scans);
+                                const PreprocessSpec& spec) {
+  JpegDecompressor decompressor(limits.max_scans, limits.max_memory_bytes);
   jpeg_decompress_struct& info = decompressor.info;
   NDP_RETURN_IF_ERROR(decompressor.Run([&] {
-    jpeg_create_decompress(&info);
-    decompressor.WatchScans();
+    decompressor.Create();
     jpeg_mem_src(&info, photo.data(), photo.size());
     jpeg_save_markers(&info, JPEG_APP0 + 1, kMaxMarkerBytes);
     jpeg_read_header(&info, TRUE);
   }));
   NDP_RETURN_IF_ERROR(CheckHeader(info, photo.size(), limits));
 
-  DecodedPhoto decoded;
-  decoded.width = static_cast<int>(info.image_width);
-  decoded.height = static_cast<int>(info.image_height);
-  decoded.orientation = OrientationOf(info);
-  const int eighths = ScaleEighths(info, short_side);
+  const int eighths = ScaleEighths(info, spec.resize_short_side);
   const bool is_cmyk = info.num_components == 4;
   NDP_RETURN_IF_ERROR(decompressor.Run([&] {
     info.out_color_space = is_cmyk ? JCS_CMYK : JCS_EXT_RGBX;
     info.scale_num = static_cast<unsigned>(eighths);
     info.scale_denom = 8;
-    jpeg_start_decompress(&info);
+    jpeg_calc_output_dimensions(&info);
   }));
-  decoded.covered_width = decoded.width * eighths / 8.0;
-  decoded.covered_height = decoded.height * eighths / 8.0;
-  decoded.image =
-      RgbxImage(static_cast<int>(info.output_width), static_cast<int>(info.output_height));
-  RgbxImage& image = decoded.image;
+  DecodedPhoto decoded;
+  PhotoShape& shape = decoded.shape;
+  shape = PhotoShape(static_cast<int>(info.image_width), static_cast<int>(info.image_height));
+  shape.scaled_width = static_cast<int>(info.output_width);
+  shape.scaled_height = static_cast<int>(info.output_height);
+  shape.covered_width = shape.width * eighths / 8.0;
+  shape.covered_height = shape.height * eighths / 8.0;
+  shape.orientation = OrientationOf(info);
+  Window window = WindowOf(shape, spec);
+  NDP_RETURN_IF_ERROR(CheckJpegMemory(info, window, limits));
+
+  // At its edges libjpeg would smooth colour without the columns beyond; so it is given some more.
+  window.left = std::max(0, window.left - kEdgeColumns);
+  window.right = std::min(shape.scaled_width, window.right + kEdgeColumns);
   NDP_RETURN_IF_ERROR(decompressor.Run([&] {
-    while (info.output_scanline < info.output_height) {
-      JSAMPROW rows[8];
-      const unsigned begin = info.output_scanline;
-      const unsigned count = std::min(8u, info.output_height - begin);
-      for (unsigned i = 0; i < count; ++i) rows[i] = image.row(static_cast<int>(begin + i));
-      jpeg_read_scanlines(&info, rows, count);
-    }
+    jpeg_start_decompress(&info);
+    auto left = static_cast<JDIMENSION>(window.left);
+    auto width = static_cast<JDIMENSION>(window.right - window.left);
+    jpeg_crop_scanline(&info, &left, &width);  // moves left to a block's edge
+    decoded.left = static_cast<int>(left);
   }));
+  decoded.top = window.top;
+  decoded.image = RgbxImage(static_cast<int>(info.output_width), window.height());
+  RgbxImage& image = decoded.image;
+  RgbxImage spare(image.width, 1);
+  NDP_RETURN_IF_ERROR(decompressor.Run([&] { ReadWindow(info, window, image, spare.row(0)); }));
   if (is_cmyk) {
     for (int y = 0; y < image.height; ++y) ConvertCmykRow(image.row(y), image.width);
   }

@@ -61,12 +61,12 @@ Result<DecodedPhoto> DecodePng(std::span<const uint8_t> photo, const DecodeLimit
                             photo.size(), header.width, header.height));
   }
 
+  NDP_RETURN_IF_ERROR(
+      CheckMemory(int64_t{4} * header.width * header.height, header.width, header.height, limits));
+
   DecodedPhoto decoded;
-  decoded.width = static_cast<int>(header.width);
-  decoded.height = static_cast<int>(header.height);
-  decoded.covered_width = decoded.width;
-  decoded.covered_height = decoded.height;
-  decoded.image = RgbxImage(decoded.width, decoded.height);
+  decoded.shape = PhotoShape(static_cast<int>(header.width), static_cast<int>(header.height));
+  decoded.image = RgbxImage(decoded.shape.width, decoded.shape.height);
   // Without SPNG_DECODE_TRNS the colours of transparent pixels stay as they are.
   code = spng_decode_image(context.get(), decoded.image.pixels.get(),
                            decoded.image.stride() * header.height, SPNG_FMT_RGBA8, 0);
@@ -75,7 +75,7 @@ Result<DecodedPhoto> DecodePng(std::span<const uint8_t> photo, const DecodeLimit
   spng_decode_chunks(context.get());
   spng_exif exif{};
   if (spng_get_exif(context.get(), &exif) == 0) {
-    decoded.orientation =
+    decoded.shape.orientation =
         OrientationInExif({reinterpret_cast<const uint8_t*>(exif.data), exif.length});
   }
   return decoded;

@@ -20,9 +20,9 @@ bool StartsWith(std::span<const uint8_t> bytes, std::string_view start) {
 }
 
 Result<DecodedPhoto> Decode(std::span<const uint8_t> photo, const DecodeLimits& limits,
-                            int short_side) {
+                            const PreprocessSpec& spec) {
   const std::string_view format = FormatOf(photo);
-  if (format == "jpeg") return DecodeJpeg(photo, limits, short_side);
+  if (format == "jpeg") return DecodeJpeg(photo, limits, spec);
   if (format == "png") return DecodePng(photo, limits);
   if (format == "webp") return DecodeWebp(photo, limits);
   if (photo.empty()) return Fail(ErrorCode::kDataLoss, "the file is empty");
@@ -49,6 +49,16 @@ Status CheckSize(int64_t width, int64_t height, const DecodeLimits& limits) {
                             width, height, limits.max_side, limits.max_pixels));
   }
   return {};
+}
+
+Status CheckMemory(int64_t bytes, int64_t width, int64_t height, const DecodeLimits& limits) {
+  if (bytes <= limits.max_memory_bytes) return {};
+  constexpr int64_t kMebibyte = int64_t{1} << 20;
+  return Fail(ErrorCode::kResourceExhausted,
+              fmt::format("the photo is too large: decoding its {} × {} pixels takes {} MiB of "
+                          "memory, where {} are allowed",
+                          width, height, (bytes + kMebibyte - 1) / kMebibyte,
+                          limits.max_memory_bytes / kMebibyte));
 }
 
 std::string PreprocessSpec::Key() const {
@@ -91,7 +101,7 @@ Status Preprocess(std::span<const uint8_t> photo, const PreprocessSpec& spec,
   NDP_RETURN_IF_ERROR(spec.Check());
   NDP_CHECK(out.size() == static_cast<size_t>(spec.num_bytes()));
   try {
-    NDP_ASSIGN(const DecodedPhoto decoded, Decode(photo, limits, spec.resize_short_side));
+    NDP_ASSIGN(const DecodedPhoto decoded, Decode(photo, limits, spec));
     ResizeAndCrop(decoded, spec, out);
   } catch (const std::bad_alloc&) {
     return Fail(ErrorCode::kResourceExhausted, "not enough memory to decode the photo");

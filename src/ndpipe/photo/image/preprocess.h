@@ -38,7 +38,8 @@ struct PreprocessSpec {
 struct DecodeLimits {
   int64_t max_pixels = 200'000'000;
   int max_side = 65'500;
-  int max_scans = 100;  // progressive JPEG
+  int max_scans = 100;                            // progressive JPEG
+  int64_t max_memory_bytes = int64_t{512} << 20;  // while it is decoded
 };
 
 // photo: the file's bytes: JPEG (baseline, progressive; grey, YCbCr, RGB, CMYK, YCCK), PNG, WebP;
@@ -48,8 +49,7 @@ struct DecodeLimits {
 // JPEGs of at least four times resize_short_side, which are decoded at a reduced scale
 // (docs/decisions/0003), and for 16-bit grey, which Pillow clips. kInvalidArgument: no known
 // format, an animation, an arithmetic-coded JPEG; kDataLoss: broken or truncated;
-// kResourceExhausted: beyond the limits or the machine's memory. Reentrant. Takes at most about 12
-// bytes of memory a pixel (a progressive CMYK JPEG), 4 for most.
+// kResourceExhausted: beyond the limits or the machine's memory. Reentrant.
 Status Preprocess(std::span<const uint8_t> photo, const PreprocessSpec& spec,
                   const DecodeLimits& limits, std::span<uint8_t> out);
 

@@ -40,7 +40,7 @@ Turn TurnOf(int orientation) {
 
 // One axis of the stored picture: how it is resized, and the part of the result that is wanted.
 struct Axis {
-  int stored_size;      // pixels in memory
+  int stored_size;      // pixels of the scaled size
   double covered_size;  // of them covered by the photo
   int resized_size;
   int crop_begin;
@@ -63,34 +63,62 @@ int32_t ToFixedPoint(double weight) {
   return static_cast<int32_t>(weight < 0 ? scaled - 0.5 : scaled + 0.5);
 }
 
+// How the axis is shrunk, and how far from a resized pixel's centre the filter reaches.
+struct Reach {
+  explicit Reach(const Axis& axis, bool cubic)
+      : scale(axis.covered_size / axis.resized_size),
+        filter_scale(std::max(scale, 1.0)),
+        support((cubic ? 2.0 : 1.0) * filter_scale),
+        max_count(std::min(static_cast<int>(std::ceil(support)) * 2 + 1, axis.stored_size)) {}
+
+  double scale;
+  double filter_scale;
+  double support;
+  int max_count;
+};
+
+// A flipped axis is weighed as the upright picture's and mirrored as a whole, so that it rounds
+// alike. At a reduced scale the photo may end within a pixel, and mirroring would shift it.
+bool IsMirrored(const Axis& axis) { return axis.flipped && axis.covered_size == axis.stored_size; }
+
+// The run of stored pixels, not yet mirrored, that pixel i of the crop is the weighted sum of.
+struct Run {
+  Run(const Axis& axis, const Reach& reach, int i) {
+    const double upright = (axis.crop_begin + static_cast<double>(i) + 0.5) * reach.scale;
+    center = axis.flipped && !IsMirrored(axis) ? axis.covered_size - upright : upright;
+    begin = std::max(0, static_cast<int>(center - reach.support + 0.5));
+    const int end = std::min(axis.stored_size, static_cast<int>(center + reach.support + 0.5));
+    count = std::min(end - begin, reach.max_count);
+  }
+  int StoredBegin(const Axis& axis) const {
+    return IsMirrored(axis) ? axis.stored_size - begin - count : begin;
+  }
+
+  double center;
+  int begin;
+  int count;
+};
+
 // Pillow's precompute_coeffs and normalize_coeffs_8bpc (src/libImaging/Resample.c), for the crop's
 // pixels only, mirrored where the axis is flipped.
 Taps TapsOf(const Axis& axis, Interpolation interpolation) {
   const bool cubic = interpolation == Interpolation::kBicubic;
-  const double scale = axis.covered_size / axis.resized_size;
-  const double filter_scale = std::max(scale, 1.0);
-  const double support = (cubic ? 2.0 : 1.0) * filter_scale;
-  // A flipped axis is weighed as the upright picture's and mirrored as a whole, so that it rounds
-  // alike. At a reduced scale the photo may end within a pixel, and mirroring would shift it.
-  const bool mirrored = axis.flipped && axis.covered_size == axis.stored_size;
-  const int max_count = std::min(static_cast<int>(std::ceil(support)) * 2 + 1, axis.stored_size);
+  const Reach reach(axis, cubic);
+  const bool mirrored = IsMirrored(axis);
 
   Taps taps;
-  taps.stride = (max_count + kTapGroup - 1) / kTapGroup * kTapGroup;
+  taps.stride = (reach.max_count + kTapGroup - 1) / kTapGroup * kTapGroup;
   const auto crop_size = static_cast<size_t>(axis.crop_size);
   taps.begins.resize(crop_size);
   taps.counts.resize(crop_size);
   taps.weights.assign(crop_size * static_cast<size_t>(taps.stride), 0);
-  std::vector<double> exact(static_cast<size_t>(max_count));
+  std::vector<double> exact(static_cast<size_t>(reach.max_count));
   for (size_t i = 0; i < crop_size; ++i) {
-    const double upright = (axis.crop_begin + static_cast<double>(i) + 0.5) * scale;
-    const double center = axis.flipped && !mirrored ? axis.covered_size - upright : upright;
-    const int begin = std::max(0, static_cast<int>(center - support + 0.5));
-    const int end = std::min(axis.stored_size, static_cast<int>(center + support + 0.5));
-    const int count = std::min(end - begin, max_count);
+    const Run run(axis, reach, static_cast<int>(i));
+    const int count = run.count;
     double sum = 0;
     for (int k = 0; k < count; ++k) {
-      const double x = (k + begin - center + 0.5) * (1.0 / filter_scale);
+      const double x = (k + run.begin - run.center + 0.5) * (1.0 / reach.filter_scale);
       exact[static_cast<size_t>(k)] = cubic ? Bicubic(x) : Triangle(x);
       sum += exact[static_cast<size_t>(k)];
     }
@@ -100,7 +128,7 @@ Taps TapsOf(const Axis& axis, Interpolation interpolation) {
       if (sum != 0) weight *= 1.0 / sum;
       weights[mirrored ? count - 1 - k : k] = ToFixedPoint(weight);
     }
-    taps.begins[i] = mirrored ? axis.stored_size - begin - count : begin;
+    taps.begins[i] = run.StoredBegin(axis);
     taps.counts[i] = count;
   }
   return taps;
@@ -170,32 +198,56 @@ void Pack(const RgbxImage& small, bool transposed, std::span<uint8_t> out) {
   }
 }
 
+// The two axes of a photo under a resize rule.
+struct Axes {
+  Axes(const PhotoShape& photo, const PreprocessSpec& spec) : turn(TurnOf(photo.orientation)) {
+    const int short_side = std::min(photo.width, photo.height);
+    const auto axis = [&](int stored, double covered, int size, int crop, bool flipped) {
+      const auto resized = static_cast<int>(int64_t{spec.resize_short_side} * size / short_side);
+      return Axis{stored, covered, resized, CropBegin(resized, crop), crop, flipped};
+    };
+    columns = axis(photo.scaled_width, photo.covered_width, photo.width,
+                   turn.transposed ? spec.crop_height : spec.crop_width, turn.flipped_x);
+    rows = axis(photo.scaled_height, photo.covered_height, photo.height,
+                turn.transposed ? spec.crop_width : spec.crop_height, turn.flipped_y);
+  }
+
+  Turn turn;
+  Axis columns;
+  Axis rows;
+};
+
+// [first, last) of the stored pixels that the crop reads: the runs move one way along the axis.
+Range RangeOf(const Axis& axis, bool cubic) {
+  const Reach reach(axis, cubic);
+  const Run first(axis, reach, 0);
+  const Run last(axis, reach, axis.crop_size - 1);
+  const int a = first.StoredBegin(axis);
+  const int b = last.StoredBegin(axis);
+  return {std::min(a, b), std::max(a + first.count, b + last.count)};
+}
+
 }  // namespace
 
+Window WindowOf(const PhotoShape& shape, const PreprocessSpec& spec) {
+  const Axes axes(shape, spec);
+  const bool cubic = spec.interpolation == Interpolation::kBicubic;
+  const Range columns = RangeOf(axes.columns, cubic);
+  const Range rows = RangeOf(axes.rows, cubic);
+  return {columns.first, rows.first, columns.last, rows.last};
+}
+
 void ResizeAndCrop(const DecodedPhoto& photo, const PreprocessSpec& spec, std::span<uint8_t> out) {
-  const Turn turn = TurnOf(photo.orientation);
-  const int upright_width = turn.transposed ? photo.height : photo.width;
-  const int upright_height = turn.transposed ? photo.width : photo.height;
-  const int short_side = std::min(upright_width, upright_height);
-  const auto resized = [&](int size) {
-    return static_cast<int>(int64_t{spec.resize_short_side} * size / short_side);
-  };
-  const auto axis = [&](int stored, double covered, int size, int crop, bool flipped) {
-    return Axis{stored, covered, resized(size), CropBegin(resized(size), crop), crop, flipped};
-  };
-  const int crop_columns = turn.transposed ? spec.crop_height : spec.crop_width;
-  const int crop_rows = turn.transposed ? spec.crop_width : spec.crop_height;
-  Taps columns = TapsOf(
-      axis(photo.image.width, photo.covered_width, photo.width, crop_columns, turn.flipped_x),
-      spec.interpolation);
-  Taps rows = TapsOf(
-      axis(photo.image.height, photo.covered_height, photo.height, crop_rows, turn.flipped_y),
-      spec.interpolation);
+  const Axes axes(photo.shape, spec);
+  Taps columns = TapsOf(axes.columns, spec.interpolation);
+  Taps rows = TapsOf(axes.rows, spec.interpolation);
+  Shift(columns, photo.left);
+  Shift(rows, photo.top);
   // Pillow rounds to 8 bits after the upright picture's rows; so does this.
-  const RgbxImage small = turn.transposed
-                              ? ResizeRowsFirst(photo.image, std::move(columns), rows)
-                              : ResizeColumnsFirst(photo.image, columns, std::move(rows));
-  Pack(small, turn.transposed, out);
+  const bool transposed = axes.turn.transposed;
+  const RgbxImage small = transposed ? ResizeRowsFirst(photo.image, std::move(columns), rows)
+                                     : ResizeColumnsFirst(photo.image, columns, std::move(rows));
+  Pack(small, transposed, out);
 }
 
 }  // namespace ndpipe::photo

@@ -9,6 +9,8 @@
 namespace ndpipe::photo {
 namespace {
 
+constexpr int kLossless = 2;  // WebPBitstreamFeatures::format
+
 struct FreeDemuxer {
   void operator()(WebPDemuxer* demuxer) const { WebPDemuxDelete(demuxer); }
 };
@@ -49,17 +51,17 @@ Result<DecodedPhoto> DecodeWebp(std::span<const uint8_t> photo, const DecodeLimi
   const std::unique_ptr<WebPDemuxer, FreeDemuxer> demuxer(WebPDemux(&data));
   if (!demuxer) return Broken("its chunks do not fit together");
 
+  const int64_t bytes_per_pixel = features.format == kLossless ? 8 : 5;
+  NDP_RETURN_IF_ERROR(CheckMemory(bytes_per_pixel * features.width * features.height,
+                                  features.width, features.height, limits));
   DecodedPhoto decoded;
-  decoded.orientation = OrientationOf(demuxer.get());
-  decoded.width = features.width;
-  decoded.height = features.height;
-  decoded.covered_width = decoded.width;
-  decoded.covered_height = decoded.height;
-  decoded.image = RgbxImage(decoded.width, decoded.height);
+  decoded.shape = PhotoShape(features.width, features.height);
+  decoded.shape.orientation = OrientationOf(demuxer.get());
+  decoded.image = RgbxImage(features.width, features.height);
   // Not premultiplied: the colours of transparent pixels stay as they are.
   const uint8_t* pixels =
       WebPDecodeRGBAInto(photo.data(), photo.size(), decoded.image.pixels.get(),
-                         decoded.image.stride() * static_cast<size_t>(decoded.height),
+                         decoded.image.stride() * static_cast<size_t>(features.height),
                          static_cast<int>(decoded.image.stride()));
   if (pixels == nullptr) return Broken("its pixels cannot be decoded");
   return decoded;
