@@ -33,6 +33,7 @@ BlockFeatures BlockInProgress::Take() {
       taken.failures.push_back({.photo = work.photos[i], .reason = std::move(reasons[i])});
       continue;
     }
+    if (outcomes[i] == Outcome::kCached) ++taken.from_features;
     taken.photos.push_back(work.photos[i]);
     if (num_kept != i) std::ranges::copy(FeaturesOf(i), FeaturesOf(num_kept).begin());
     ++num_kept;

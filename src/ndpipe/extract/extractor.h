@@ -38,6 +38,7 @@ struct BlockFeatures {
   std::vector<int64_t> photos;
   std::vector<Half> features;  // [photos.size(), feature_size]
   std::vector<PhotoFailure> failures;
+  int64_t from_features = 0;  // of `photos`: those whose features were cached
 };
 
 // Busy seconds are summed over a stage's threads; those of "infer" are the wall clock during which

@@ -287,11 +287,30 @@ TEST_F(ExtractorTest, CachedFeaturesReplacePhotos) {
   EXPECT_EQ(photos.num_reads(), 23);
   ExpectComplete(blocks, photos);
 
+  for (const BlockFeatures& sunk : sunk_) EXPECT_EQ(sunk.from_features, 0);
+
   const auto second = Run(body, photos, options, blocks);
   ASSERT_TRUE(second);
   EXPECT_EQ(second->from_features, 22);
   EXPECT_EQ(photos.num_reads(), 24);  // the broken one again
   ExpectComplete(blocks, photos);
+  for (const BlockFeatures& sunk : sunk_) {
+    EXPECT_EQ(sunk.from_features, static_cast<int64_t>(sunk.photos.size()));
+  }
+}
+
+TEST_F(ExtractorTest, EachBlockCountsItsPhotosFromTheFeatureCache) {
+  const auto derived = photo::DerivedStore::Open(folder_).value();
+  FakeBody body(4, 2);
+  FakePhotos photos;
+  const ExtractOptions options{.derived = derived.get(), .use_sidecars = false};
+  ASSERT_TRUE(Run(body, photos, options, {WorkBlock{0, 0, {2, 3, 9}}}));
+  ASSERT_TRUE(
+      Run(body, photos, options, {WorkBlock{0, 0, {1, 2, 3, 4}}, WorkBlock{0, 1, {9, 10}}}));
+  ASSERT_EQ(sunk_.size(), 2);
+  for (const BlockFeatures& sunk : sunk_) {
+    EXPECT_EQ(sunk.from_features, sunk.block == 0 ? 2 : 1);
+  }
 }
 
 TEST_F(ExtractorTest, CachedFeaturesThatCannotBeRightAreRebuilt) {
