@@ -4,8 +4,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <new>
-#include <vector>
 
 #include "ndpipe/engine/half_convert.h"
 #include "ndpipe/engine/linear_kernel.h"
@@ -38,19 +38,6 @@ class AlignedFloats {
   std::unique_ptr<float, Free> values_;
 };
 
-bool AllFinite(std::span<const float> values) {
-  return std::ranges::all_of(values, [](float value) { return std::isfinite(value); });
-}
-
-// The largest logit (the first of equal ones) and its softmax probability. logits: finite.
-Top1 Best(std::span<const float> logits) {
-  const auto largest = std::ranges::max_element(logits);
-  double sum = 0;
-  for (const float logit : logits) sum += std::exp(logit - *largest);
-  return {.class_index = static_cast<int32_t>(largest - logits.begin()),
-          .confidence = static_cast<float>(1.0 / sum)};
-}
-
 // Immutable once made, so any thread may classify.
 class LinearTail : public TailEngine {
  public:
@@ -59,7 +46,10 @@ class LinearTail : public TailEngine {
         feature_size_(tail.feature_size),
         num_panels_((tail.num_classes + kPanelClasses - 1) / kPanelClasses),
         panels_(num_panels_ * tail.feature_size * kPanelClasses),
-        bias_(tail.bias) {
+        bias_(num_panels_ * kPanelClasses) {
+    // The classes that fill up the last panel never win.
+    std::fill_n(bias_.get(), num_panels_ * kPanelClasses, std::numeric_limits<float>::lowest());
+    std::ranges::copy(tail.bias, bias_.get());
     for (int64_t c = 0; c < num_classes_; ++c) {
       float* panel = Panel(c / kPanelClasses) + c % kPanelClasses;
       const float* row = &tail.weight[c * feature_size_];
@@ -98,8 +88,8 @@ class LinearTail : public TailEngine {
     const int64_t stride = num_panels_ * kPanelClasses;
     for (int64_t panel = 0; panel < num_panels_; ++panel) {
       for (int64_t photo = 0; photo < count; photo += kTilePhotos) {
-        MultiplyTile(inputs + photo * feature_size_, feature_size_, Panel(panel),
-                     logits + photo * stride + panel * kPanelClasses, stride);
+        kernel_.multiply(inputs + photo * feature_size_, feature_size_, Panel(panel),
+                         logits + photo * stride + panel * kPanelClasses, stride);
       }
     }
   }
@@ -107,10 +97,10 @@ class LinearTail : public TailEngine {
   Status Choose(float* logits, std::span<Top1> top1, int64_t first) const {
     const int64_t stride = num_panels_ * kPanelClasses;
     for (size_t photo = 0; photo < top1.size(); ++photo) {
-      const std::span row(logits + photo * stride, num_classes_);
-      for (int64_t c = 0; c < num_classes_; ++c) row[c] += bias_[c];
-      if (!AllFinite(row)) return Overflow(first + photo);
-      top1[photo] = Best(row);
+      const Scored scored = kernel_.score(logits + photo * stride, bias_.get(), stride);
+      if (!scored.finite) return Overflow(first + photo);
+      top1[photo] = {.class_index = static_cast<int32_t>(scored.largest),
+                     .confidence = 1.0F / scored.exp_sum};
     }
     return {};
   }
@@ -132,8 +122,9 @@ class LinearTail : public TailEngine {
   const int64_t num_classes_;
   const int64_t feature_size_;
   const int64_t num_panels_;
+  const LinearKernel& kernel_ = BestLinearKernel();
   const AlignedFloats panels_;  // [num_panels, feature_size, kPanelClasses]; missing classes zero
-  const std::vector<float> bias_;
+  const AlignedFloats bias_;    // [num_panels, kPanelClasses]
 };
 
 }  // namespace

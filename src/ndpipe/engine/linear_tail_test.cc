@@ -3,15 +3,18 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <bit>
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <memory>
 #include <random>
 #include <thread>
 
 #include "ndpipe/engine/half_convert.h"
+#include "ndpipe/engine/linear_kernel.h"
 
 namespace ndpipe::engine {
 namespace {
@@ -158,6 +161,70 @@ TEST(LinearTailTest, SizesMustAgree) {
   no_number.weight[5] = std::numeric_limits<float>::quiet_NaN();
   EXPECT_FALSE(CreateLinearTail(no_number));
   EXPECT_FALSE(CreateLinearTail(model::TailWeights{}));
+}
+
+// 64-byte aligned, as the kernels want it.
+struct alignas(64) Panel {
+  std::array<float, 77 * kPanelClasses> weights;
+  std::array<float, kTilePhotos * 2 * kPanelClasses> logits;
+  std::array<float, 2 * kPanelClasses> bias;
+};
+
+// Machines of one cluster differ: their labels must not.
+TEST(LinearKernelTest, AllInstructionSetsGiveTheSameBits) {
+  constexpr int64_t kFeatures = 77;
+  constexpr int64_t kStride = 2 * kPanelClasses;
+  std::mt19937 random(3);
+  std::normal_distribution<float> normal;
+  std::vector<float> features(kTilePhotos * kFeatures);
+  for (float& feature : features) feature = normal(random);
+  auto panel = std::make_unique<Panel>();
+  for (float& weight : panel->weights) weight = normal(random);
+  for (float& bias : panel->bias) bias = normal(random);
+  const auto kernels = RunnableLinearKernels();
+  std::vector<std::vector<float>> logits;
+  std::vector<std::vector<Scored>> scores;
+  for (const auto& kernel : kernels) {
+    for (const int64_t column : {0, kPanelClasses}) {
+      kernel.multiply(features.data(), kFeatures, panel->weights.data(), &panel->logits[column],
+                      kStride);
+    }
+    scores.emplace_back();
+    for (int photo = 0; photo < kTilePhotos; ++photo) {
+      scores.back().push_back(
+          kernel.score(&panel->logits[photo * kStride], panel->bias.data(), kStride));
+    }
+    logits.emplace_back(panel->logits.begin(), panel->logits.end());
+  }
+  for (size_t i = 0; i < kernels.size(); ++i) {
+    SCOPED_TRACE(kernels[i].name);
+    EXPECT_EQ(logits[i], logits.back());
+    for (int photo = 0; photo < kTilePhotos; ++photo) {
+      EXPECT_TRUE(scores[i][photo].finite);
+      EXPECT_EQ(scores[i][photo].largest, scores.back()[photo].largest);
+      EXPECT_EQ(scores[i][photo].exp_sum, scores.back()[photo].exp_sum);
+    }
+  }
+}
+
+TEST(LinearKernelTest, SumsExponentialsOfScoresFarApart) {
+  Panel panel{};
+  for (const auto& kernel : RunnableLinearKernels()) {
+    SCOPED_TRACE(kernel.name);
+    panel.logits.fill(-1e30F);
+    for (int i = 0; i < 30; ++i) panel.logits[20 + i] = -3.7F * static_cast<float>(i);
+    panel.logits[55] = 0;  // as large as the first
+    double sum = 1;
+    for (int i = 0; i < 30; ++i) sum += std::exp(-3.7 * i);
+    const Scored scored = kernel.score(panel.logits.data(), panel.bias.data(), panel.bias.size());
+    EXPECT_TRUE(scored.finite);
+    EXPECT_EQ(scored.largest, 20);
+    EXPECT_NEAR(scored.exp_sum, sum, 1e-6 * sum);
+    panel.logits[63] = std::numeric_limits<float>::infinity();
+    EXPECT_FALSE(kernel.score(panel.logits.data(), panel.bias.data(), panel.bias.size()).finite);
+    panel.logits[63] = std::numeric_limits<float>::quiet_NaN();
+    EXPECT_FALSE(kernel.score(panel.logits.data(), panel.bias.data(), panel.bias.size()).finite);
+  }
 }
 
 TEST(HalfConvertTest, AllHalvesSurvive) {
