@@ -236,6 +236,10 @@ class ChangeApplier {
         "o.version = number AND o.photo = ?1)",
         photo, was_present));
     NDP_RETURN_IF_ERROR(db_.Run(
+        "DELETE FROM hit WHERE (version, label, photo) IN (SELECT version, label, photo FROM "
+        "outcome WHERE version IN (SELECT number FROM version) AND photo = ?1)",
+        photo));
+    NDP_RETURN_IF_ERROR(db_.Run(
         "DELETE FROM outcome WHERE version IN (SELECT number FROM version) AND photo = ?1", photo));
     NDP_RETURN_IF_ERROR(db_.Run("DELETE FROM correction WHERE photo = ?1", photo));
     return db_.Run(

@@ -150,6 +150,32 @@ TEST_F(FaultsTest, SeveralWritersAtOnceLoseNothing) {
   EXPECT_EQ(db_->WithoutOutcome(version, 0, 1000)->size(), 0);
 }
 
+// Writers are written together: one that must fail fails alone.
+TEST_F(FaultsTest, OneBadWriterAmongManyFailsAlone) {
+  AddPhotos("a", 1, 400);
+  const int64_t version = MakeVersion({"cat"});
+  std::atomic<int> refused = 0;
+  {
+    std::vector<Worker> writers;
+    for (int64_t part = 0; part < 4; ++part) {
+      writers.emplace_back("writer", [&, part](std::stop_token) {
+        for (int64_t first = part * 100 + 1; first <= part * 100 + 100; first += 10) {
+          EXPECT_TRUE(Write(version, "a", first, first + 9, "cat"));
+        }
+      });
+      writers.emplace_back("stranger", [&](std::stop_token) {
+        for (int i = 0; i < 10; ++i) {
+          const auto written = Write(version, "a", 395, 405, "cat");
+          if (!written && written.error().code == ErrorCode::kInvalidArgument) ++refused;
+        }
+      });
+    }
+  }
+  EXPECT_EQ(refused, 40);
+  EXPECT_EQ(*db_->CountOutcomes(version), 400);
+  EXPECT_EQ(db_->WithoutOutcome(version, 0, 1000)->size(), 0);
+}
+
 // ---- a full disk, as SQLite meets it: its writes fail with ENOSPC ----
 
 std::atomic<bool> disk_full = false;

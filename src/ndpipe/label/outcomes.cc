@@ -4,6 +4,7 @@
 
 #include "ndpipe/label/impl.h"
 #include "ndpipe/label/replicas.h"
+#include "ndpipe/label/search_index.h"
 #include "ndpipe/label/version_table.h"
 
 namespace ndpipe::label {
@@ -109,24 +110,26 @@ class PhotoFinder {
 // Writes the outcomes of one version and keeps the counters.
 class OutcomeWriter {
  public:
-  OutcomeWriter(sqlite::Database& db, int64_t version, std::optional<int64_t> serving)
-      : db_(db), version_(version), serves_(serving == version) {}
+  OutcomeWriter(sqlite::Database& db, const VersionRow& version, std::optional<int64_t> serving)
+      : db_(db),
+        version_(version.number),
+        indexed_to_(version.indexed_to),
+        serves_(serving == version.number) {}
 
   Status Write(std::span<const Placed> items) {
-    NDP_ASSIGN(auto insert,
-               db_.Prepare("INSERT OR IGNORE INTO outcome VALUES (?1, ?2, ?3, ?4, ?5)"));
     for (const Placed& item : items) {
       const LabelOutcome& outcome = *item.outcome;
-      insert.Bind(version_, item.photo, outcome.label, outcome.label ? outcome.confidence : 0.0,
-                  outcome.label ? std::optional<std::string_view>()
-                                : std::optional(BoundedReason(outcome.reason)));
-      NDP_ASSIGN(const bool row, insert.Step());
-      NDP_CHECK(!row);
+      NDP_RETURN_IF_ERROR(db_.Run("INSERT OR IGNORE INTO outcome VALUES (?1, ?2, ?3, ?4, ?5)",
+                                  version_, item.photo, outcome.label,
+                                  outcome.label ? outcome.confidence : 0.0,
+                                  outcome.label ? std::optional<std::string_view>()
+                                                : std::optional(BoundedReason(outcome.reason))));
       if (db_.Changes() == 0) {
         NDP_RETURN_IF_ERROR(Replace(item));
       } else {
         Count(item, outcome.label.has_value(), 1);
         ++totals_.outcomes;
+        NDP_RETURN_IF_ERROR(AddHit(item));
       }
       if (item.pinned) NDP_RETURN_IF_ERROR(UpdatePinned(item));
     }
@@ -144,18 +147,27 @@ class OutcomeWriter {
 
   Status Replace(const Placed& item) {
     const LabelOutcome& outcome = *item.outcome;
-    NDP_ASSIGN(const auto was_labelled,
-               db_.QueryInt("SELECT label IS NOT NULL FROM outcome WHERE version = ?1 AND photo = "
-                            "?2",
-                            version_, item.photo));
-    Count(item, was_labelled.value_or(0) != 0, -1);
+    NDP_ASSIGN(const auto old_label,
+               db_.QueryInt("SELECT label FROM outcome WHERE version = ?1 AND photo = ?2", version_,
+                            item.photo));
+    Count(item, old_label.has_value(), -1);
     Count(item, outcome.label.has_value(), 1);
+    if (old_label && item.photo <= indexed_to_) {
+      NDP_RETURN_IF_ERROR(RemoveHit(db_, version_, *old_label, item.photo));
+    }
+    NDP_RETURN_IF_ERROR(AddHit(item));
     return db_.Run(
         "UPDATE outcome SET label = ?3, confidence = ?4, reason = ?5 WHERE version = ?1 AND photo "
         "= ?2",
         version_, item.photo, outcome.label, outcome.label ? outcome.confidence : 0.0,
         outcome.label ? std::optional<std::string_view>()
                       : std::optional(BoundedReason(outcome.reason)));
+  }
+
+  Status AddHit(const Placed& item) {
+    const LabelOutcome& outcome = *item.outcome;
+    if (!outcome.label || item.photo > indexed_to_) return {};
+    return PutHit(db_, version_, *outcome.label, item.photo, outcome.confidence);
   }
 
   // A pending photo that the serving version covers now is pending no more.
@@ -185,6 +197,7 @@ class OutcomeWriter {
 
   sqlite::Database& db_;
   const int64_t version_;
+  const int64_t indexed_to_;  // search_index.h
   const bool serves_;
   Totals totals_;
 };
@@ -196,30 +209,62 @@ Status LoadClasses(sqlite::Database& db, int64_t version, std::unordered_set<Lab
       [&](const sqlite::Statement& row) { classes.insert(row.Int(0)); }, version);
 }
 
+Status WriteRequest(sqlite::Database& db, VersionClasses& known_classes,
+                    const OutcomeRequest& request) {
+  std::vector<const LabelOutcome*> by_number;
+  by_number.reserve(request.outcomes.size());
+  for (const auto& outcome : request.outcomes) by_number.push_back(&outcome);
+  std::ranges::stable_sort(by_number, {}, &LabelOutcome::number);
+  NDP_ASSIGN(const VersionRow version, LoadVersion(db, request.version));
+  auto& classes = known_classes[version.number];
+  NDP_RETURN_IF_ERROR(LoadClasses(db, version.number, classes));
+  NDP_RETURN_IF_ERROR(CheckOutcomes(request.outcomes, version.number, classes));
+  NDP_ASSIGN(const auto store,
+             db.QueryInt("SELECT number FROM store WHERE id = ?1", request.store));
+  if (!store) {
+    return Fail(ErrorCode::kNotFound, "store " + request.store + " never sent its change log");
+  }
+  NDP_ASSIGN(auto placed, PhotoFinder(db, *store).Find(by_number));
+  std::erase_if(placed, [](const Placed& item) { return item.deleted; });
+  std::ranges::stable_sort(placed, {}, &Placed::photo);
+  NDP_ASSIGN(const auto readers, LoadReaderVersions(db));
+  return OutcomeWriter(db, version, readers.serving).Write(placed);
+}
+
 }  // namespace
+
+void LabelDatabase::Impl::WriteTogether(std::span<OutcomeRequest* const> requests) {
+  const auto together = Write([&](sqlite::Database& db) -> Status {
+    for (const OutcomeRequest* request : requests) {
+      NDP_RETURN_IF_ERROR(WriteRequest(db, classes, *request));
+    }
+    return {};
+  });
+  for (OutcomeRequest* request : requests) request->result = together;
+  if (together || requests.size() == 1) return;
+  // One of them cannot be written: the others must not suffer for it.
+  for (OutcomeRequest* request : requests) {
+    request->result =
+        Write([&](sqlite::Database& db) { return WriteRequest(db, classes, *request); });
+  }
+}
 
 Status LabelDatabase::WriteOutcomes(int64_t version, const std::string& store,
                                     std::span<const LabelOutcome> outcomes) {
-  std::vector<const LabelOutcome*> by_number;
-  by_number.reserve(outcomes.size());
-  for (const auto& outcome : outcomes) by_number.push_back(&outcome);
-  std::ranges::stable_sort(by_number, {}, &LabelOutcome::number);
-  return impl_->Write([&](sqlite::Database& db) -> Status {
-    NDP_RETURN_IF_ERROR(LoadVersion(db, version));
-    auto& classes = impl_->classes[version];
-    NDP_RETURN_IF_ERROR(LoadClasses(db, version, classes));
-    NDP_RETURN_IF_ERROR(CheckOutcomes(outcomes, version, classes));
-    NDP_ASSIGN(const auto store_number,
-               db.QueryInt("SELECT number FROM store WHERE id = ?1", store));
-    if (!store_number) {
-      return Fail(ErrorCode::kNotFound, "store " + store + " never sent its change log");
-    }
-    NDP_ASSIGN(auto placed, PhotoFinder(db, *store_number).Find(by_number));
-    std::erase_if(placed, [](const Placed& item) { return item.deleted; });
-    std::ranges::stable_sort(placed, {}, &Placed::photo);
-    NDP_ASSIGN(const auto readers, LoadReaderVersions(db));
-    return OutcomeWriter(db, version, readers.serving).Write(placed);
-  });
+  OutcomeRequest request{.version = version, .store = store, .outcomes = outcomes};
+  std::unique_lock lock(impl_->requests_mutex);
+  impl_->requests.push_back(&request);
+  impl_->requests_changed.wait(lock, [&] { return request.done || !impl_->requests_led; });
+  if (request.done) return request.result;
+  impl_->requests_led = true;
+  const std::vector<OutcomeRequest*> taken = std::exchange(impl_->requests, {});
+  lock.unlock();
+  impl_->WriteTogether(taken);
+  lock.lock();
+  for (OutcomeRequest* done : taken) done->done = true;
+  impl_->requests_led = false;
+  impl_->requests_changed.notify_all();
+  return request.result;
 }
 
 Result<int64_t> LabelDatabase::CountOutcomes(int64_t version) {

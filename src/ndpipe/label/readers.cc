@@ -45,10 +45,9 @@ class HitCollector {
   // when it serves. `outranked`: also those where a user's label hides the model's.
   Status Models(sqlite::Database& db, int64_t version, bool serves, bool outranked, int64_t limit) {
     return db.Query(
-        "SELECT p.number, p.id, o.confidence FROM outcome o CROSS JOIN photo p ON p.number = "
-        "o.photo WHERE o.version = ?1 AND o.label = ?2 AND p.present > 0 AND (?5 OR p.user_label "
-        "IS "
-        "NULL) AND p.pinned IS ?3 ORDER BY o.confidence DESC, p.id LIMIT ?4",
+        "SELECT p.number, p.id, h.confidence FROM hit h CROSS JOIN photo p ON p.number = h.photo "
+        "WHERE h.version = ?1 AND h.label = ?2 AND p.present > 0 AND (?5 OR p.user_label IS NULL) "
+        "AND p.pinned IS ?3 ORDER BY h.confidence DESC, p.id LIMIT ?4",
         [&](const sqlite::Statement& row) {
           Append(row, LabelSource::kModel, version, row.Real(2));
         },

@@ -111,7 +111,25 @@ CREATE TABLE meta(
 INSERT INTO meta(one) VALUES (1);
 )sql";
 
-constexpr const char* kMigrations[] = {kSchema1};
+// Search gets a table of its own, filled in sorted runs: kept as an index of `outcome`, it was
+// written in random order and took most of a relabel's time. What versions that served have is
+// copied; the others are filled when readers switch to them.
+constexpr const char* kSchema2 = R"sql(
+CREATE TABLE hit(
+  version INTEGER NOT NULL,
+  label INTEGER NOT NULL,
+  photo INTEGER NOT NULL,
+  confidence REAL NOT NULL,
+  PRIMARY KEY(version, label, photo)
+) STRICT, WITHOUT ROWID;
+ALTER TABLE version ADD COLUMN indexed_to INTEGER NOT NULL DEFAULT 0;
+INSERT INTO hit SELECT o.version, o.label, o.photo, o.confidence FROM outcome o JOIN version v ON
+  v.number = o.version WHERE o.label IS NOT NULL AND v.state IN (2, 3) ORDER BY 1, 2, 3;
+UPDATE version SET indexed_to = 9223372036854775807 WHERE state IN (2, 3);
+DROP INDEX outcome_label;
+)sql";
+
+constexpr const char* kMigrations[] = {kSchema1, kSchema2};
 
 }  // namespace
 

@@ -15,6 +15,7 @@ struct VersionRow {
   int64_t outcomes = 0;
   int64_t present_labelled = 0;
   int64_t present_failed = 0;
+  int64_t indexed_to = 0;  // search_index.h
 };
 
 // kNotFound.

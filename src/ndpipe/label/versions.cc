@@ -74,8 +74,8 @@ Result<VersionRow> LoadVersion(sqlite::Database& db, int64_t number) {
   std::optional<VersionRow> version;
   std::optional<Error> damage;
   NDP_RETURN_IF_ERROR(db.Query(
-      "SELECT state, backbone, outcomes, present_labelled, present_failed FROM version WHERE "
-      "number = ?1",
+      "SELECT state, backbone, outcomes, present_labelled, present_failed, indexed_to FROM version "
+      "WHERE number = ?1",
       [&](const sqlite::Statement& row) {
         auto backbone = Hash256::FromBytes(row.Blob(1));
         if (!backbone) {
@@ -87,7 +87,8 @@ Result<VersionRow> LoadVersion(sqlite::Database& db, int64_t number) {
                              .backbone = *backbone,
                              .outcomes = row.Int(2),
                              .present_labelled = row.Int(3),
-                             .present_failed = row.Int(4)};
+                             .present_failed = row.Int(4),
+                             .indexed_to = row.Int(5)};
       },
       number));
   if (damage) return std::unexpected(*std::move(damage));
