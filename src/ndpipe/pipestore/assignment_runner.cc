@@ -41,6 +41,7 @@ Result<extract::ExtractStats> AssignmentRunner::Extract(const rpc::Assignment& a
     block.feature_space = assignment.feature_space;
     block.feature_size = features.feature_size;
     block.photo_bytes = PhotoBytes(features.photos);
+    block.from_features = features.from_features;
     block.photos = std::move(features.photos);
     block.features = std::move(features.features);
     block.failures = ToWire(std::move(features.failures));
@@ -62,6 +63,7 @@ Result<extract::ExtractStats> AssignmentRunner::Relabel(const rpc::Assignment& a
     rpc::LabelBlock block;
     block.block = features.block;
     block.version = assignment.version;
+    block.from_features = features.from_features;
     block.photos = std::move(features.photos);
     block.classes.reserve(top1.size());
     block.confidences.reserve(top1.size());

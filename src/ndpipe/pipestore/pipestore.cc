@@ -184,7 +184,6 @@ void Daemon::RunAssignment(const rpc::Assignment& assignment, std::stop_token st
   if (stats) {
     report.state = rpc::AssignmentState::kDone;
     report.busy_seconds = stats->seconds;
-    report.from_features = stats->from_features;
     spdlog::info("job {}: {} photos in {:.1f} s, {} failed, {} from cached features",
                  assignment.job, stats->photos, stats->seconds, stats->failed,
                  stats->from_features);

@@ -127,12 +127,8 @@ TEST_F(RpcTest, ReportsArriveWithAllFields) {
   ASSERT_TRUE(Eventually([&] { return control.welcome().has_value(); }));
   report.job = 1;
   client_->Report(report);
-  client_->Report({.job = 1,
-                   .epoch = 2,
-                   .state = AssignmentState::kDone,
-                   .error = {},
-                   .busy_seconds = 1.5,
-                   .from_features = 7});
+  client_->Report(
+      {.job = 1, .epoch = 2, .state = AssignmentState::kDone, .error = {}, .busy_seconds = 1.5});
   client_->Report({.job = 1,
                    .epoch = 3,
                    .state = AssignmentState::kFailed,
@@ -150,7 +146,6 @@ TEST_F(RpcTest, ReportsArriveWithAllFields) {
   EXPECT_EQ(got[0].state, AssignmentState::kPrepared);
   EXPECT_EQ(got[1].state, AssignmentState::kDone);
   EXPECT_EQ(got[1].busy_seconds, 1.5);
-  EXPECT_EQ(got[1].from_features, 7);
   EXPECT_EQ(got[2].state, AssignmentState::kFailed);
   EXPECT_EQ(got[2].epoch, 3);
   EXPECT_EQ(got[2].error.code, ErrorCode::kResourceExhausted);

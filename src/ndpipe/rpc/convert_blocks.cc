@@ -92,6 +92,7 @@ void ToWire(const FeatureBlock& from, wire::FeatureBlock& to) {
   to.set_crc32(BlockCrc(from.photos, to.features()));
   FailuresTo(from.failures, to.mutable_failures());
   to.set_photo_bytes(from.photo_bytes);
+  to.set_from_features(from.from_features);
 }
 
 Result<FeatureBlock> FromWire(const wire::FeatureBlock& from) {
@@ -104,6 +105,8 @@ Result<FeatureBlock> FromWire(const wire::FeatureBlock& from) {
   NDP_ASSIGN(to.photos, PhotosFrom(from.photos(), "FeatureBlock.photos"));
   NDP_ASSIGN(to.failures, FailuresFrom(from.failures(), to.photos.size()));
   NDP_RETURN_IF_ERROR(CheckCount(from.photo_bytes(), "FeatureBlock.photo_bytes"));
+  NDP_RETURN_IF_ERROR(
+      CheckRange(from.from_features(), 0, from.photos_size(), "FeatureBlock.from_features"));
   const size_t elements = to.photos.size() * static_cast<size_t>(from.feature_size());
   if (from.features().size() != elements * sizeof(Half) ||
       (!to.photos.empty() && from.feature_size() == 0)) {
@@ -124,6 +127,7 @@ Result<FeatureBlock> FromWire(const wire::FeatureBlock& from) {
   if (elements > 0)
     std::memcpy(to.features.data(), from.features().data(), elements * sizeof(Half));
   to.photo_bytes = from.photo_bytes();
+  to.from_features = from.from_features();
   return to;
 }
 
@@ -134,6 +138,7 @@ void ToWire(const LabelBlock& from, wire::LabelBlock& to) {
   to.mutable_classes()->Assign(from.classes.begin(), from.classes.end());
   to.mutable_confidences()->Assign(from.confidences.begin(), from.confidences.end());
   FailuresTo(from.failures, to.mutable_failures());
+  to.set_from_features(from.from_features);
 }
 
 Result<LabelBlock> FromWire(const wire::LabelBlock& from) {
@@ -147,6 +152,8 @@ Result<LabelBlock> FromWire(const wire::LabelBlock& from) {
                 fmt::format("a label block of {} photos has {} classes and {} confidences",
                             from.photos_size(), from.classes_size(), from.confidences_size()));
   }
+  NDP_RETURN_IF_ERROR(
+      CheckRange(from.from_features(), 0, from.photos_size(), "LabelBlock.from_features"));
   for (const int32_t index : from.classes()) {
     NDP_RETURN_IF_ERROR(
         CheckRange(index, 0, std::numeric_limits<int32_t>::max(), "LabelBlock.classes"));
@@ -158,6 +165,7 @@ Result<LabelBlock> FromWire(const wire::LabelBlock& from) {
   to.version = from.version();
   to.classes.assign(from.classes().begin(), from.classes().end());
   to.confidences.assign(from.confidences().begin(), from.confidences().end());
+  to.from_features = from.from_features();
   return to;
 }
 

@@ -41,7 +41,6 @@ Result<AssignmentReport> ReportFrom(const wire::AssignmentReport& from) {
       CheckText(from.error_message(), kMaxTextBytes, "AssignmentReport.error_message"));
   NDP_RETURN_IF_ERROR(CheckFinite(from.busy_seconds(), 0, std::numeric_limits<double>::max(),
                                   "AssignmentReport.busy_seconds"));
-  NDP_RETURN_IF_ERROR(CheckCount(from.from_features(), "AssignmentReport.from_features"));
   to.job = from.job();
   to.epoch = from.epoch();
   to.state = static_cast<AssignmentState>(from.state());
@@ -49,7 +48,6 @@ Result<AssignmentReport> ReportFrom(const wire::AssignmentReport& from) {
     to.error = {ErrorCodeFrom(from.error_code()), from.error_message()};
   }
   to.busy_seconds = from.busy_seconds();
-  to.from_features = from.from_features();
   return to;
 }
 
@@ -134,7 +132,6 @@ void ToWire(const AssignmentReport& from, wire::AssignmentReport& to) {
     to.set_error_message(CleanText(from.error.message, kMaxErrorBytes));
   }
   to.set_busy_seconds(from.busy_seconds);
-  to.set_from_features(from.from_features);
 }
 
 void ToWire(const StoreMessage& from, wire::ControlRequest& to) {

@@ -94,6 +94,8 @@ TEST(Labels, EveryFieldIsChecked) {
   };
   expect_refused([](auto& m) { m.set_block(-1); });
   expect_refused([](auto& m) { m.set_version(-1); });
+  expect_refused([](auto& m) { m.set_from_features(-1); });
+  expect_refused([](auto& m) { m.set_from_features(3); });
   expect_refused([](auto& m) { m.set_photos(0, 0); });
   expect_refused([](auto& m) { m.add_photos(3); });
   expect_refused([](auto& m) { m.add_classes(3); });
@@ -136,6 +138,8 @@ TEST(Features, SizesAreChecked) {
   expect_refused([](auto& m) { m.set_feature_space("short"); });
   expect_refused([](auto& m) { m.set_run(-1); });
   expect_refused([](auto& m) { m.set_photo_bytes(-1); });
+  expect_refused([](auto& m) { m.set_from_features(-1); });
+  expect_refused([](auto& m) { m.set_from_features(m.photos_size() + 1); });
   expect_refused([](auto& m) {
     m.set_feature_size(0);
     m.clear_features();

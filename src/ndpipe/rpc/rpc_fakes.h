@@ -288,7 +288,8 @@ class RpcTest : public testing::Test {
                       .photos = {},
                       .features = {},
                       .failures = {{9000, "truncated"}},
-                      .photo_bytes = 123};
+                      .photo_bytes = 123,
+                      .from_features = num_photos / 2};
     for (int64_t i = 0; i < num_photos; ++i) made.photos.push_back(i + 1);
     made.features.resize(static_cast<size_t>(num_photos * feature_size));
     for (size_t i = 0; i < made.features.size(); ++i) made.features[i] = static_cast<Half>(i % 97);
@@ -300,7 +301,8 @@ class RpcTest : public testing::Test {
             .photos = {3, 1, 2},
             .classes = {0, 99, 7},
             .confidences = {0, 1, 0.25},
-            .failures = {{8, "gone"}}};
+            .failures = {{8, "gone"}},
+            .from_features = 2};
   }
   static inline const AssignmentKey kKey{.store_id = "s", .job = 5, .epoch = 1};
 

@@ -87,8 +87,7 @@ struct AssignmentReport {  // store → tuner
   AssignmentState state =
       AssignmentState::kPrepared;  // kPrepared: backbone and tail are there and verified
   Error error;                     // kFailed
-  double busy_seconds = 0;    // kDone: wall clock from the first block to the last acknowledgement
-  int64_t from_features = 0;  // kDone: photos whose features were cached
+  double busy_seconds = 0;  // kDone: wall clock from the first block to the last acknowledgement
 };
 
 using StoreMessage = std::variant<StoreHeartbeat, AssignmentReport>;
@@ -122,7 +121,8 @@ struct FeatureBlock {
   std::vector<int64_t> photos;
   std::vector<Half> features;  // [photos.size(), feature_size]
   std::vector<Failure> failures;
-  int64_t photo_bytes = 0;  // read from photo files for this block
+  int64_t photo_bytes = 0;    // sizes of the files of `photos`
+  int64_t from_features = 0;  // of `photos`: those whose features were cached
 };
 
 struct LabelBlock {
@@ -132,6 +132,7 @@ struct LabelBlock {
   std::vector<int32_t> classes;    // [photos.size()], class indices of the version's tail
   std::vector<float> confidences;  // [photos.size()]
   std::vector<Failure> failures;
+  int64_t from_features = 0;  // of `photos`: those whose features were cached
 };
 
 enum class FileKind {

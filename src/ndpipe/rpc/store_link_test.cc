@@ -126,6 +126,7 @@ TEST_F(RpcTest, FeaturesArriveWholeAndDurable) {
   EXPECT_EQ(got.failures[0].photo, 9000);
   EXPECT_EQ(got.failures[0].reason, "truncated");
   EXPECT_EQ(got.photo_bytes, 123);
+  EXPECT_EQ(got.from_features, 50);
   EXPECT_EQ(handler_.feature_key.job, 5);
   EXPECT_FALSE(stream->Send(SomeFeatures(11, 1, 1))) << "after Finish";
 }
@@ -164,6 +165,7 @@ TEST_F(RpcTest, LabelsArriveWhole) {
   EXPECT_THAT(got.confidences, ElementsAre(0, 1, 0.25));
   ASSERT_EQ(got.failures.size(), 1u);
   EXPECT_EQ(got.failures[0].reason, "gone");
+  EXPECT_EQ(got.from_features, 2);
 }
 
 TEST_F(RpcTest, SendWaitsForAcknowledgements) {

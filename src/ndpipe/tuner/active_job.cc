@@ -130,4 +130,8 @@ Status CheckPhotos(const std::vector<int64_t>& planned, const std::vector<int64_
                           got.size(), wanted.size()));
 }
 
+int64_t CachedPhotos(int64_t said, const std::vector<int64_t>& photos) {
+  return std::clamp<int64_t>(said, 0, static_cast<int64_t>(photos.size()));
+}
+
 }  // namespace ndpipe::tuner

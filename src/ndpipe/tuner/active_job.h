@@ -90,4 +90,7 @@ class ActiveJob {
 Status CheckPhotos(const std::vector<int64_t>& planned, const std::vector<int64_t>& photos,
                    const std::vector<rpc::Failure>& failures);
 
+// What a store says of its cache is bounded by the photos that it sent.
+int64_t CachedPhotos(int64_t said, const std::vector<int64_t>& photos);
+
 }  // namespace ndpipe::tuner

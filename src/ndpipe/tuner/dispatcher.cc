@@ -88,16 +88,6 @@ bool Dispatcher::AllPrepared() {
   return true;
 }
 
-bool Dispatcher::AllEnded() {
-  std::lock_guard lock(mutex_);
-  for (const auto& [id, share] : shares_) {
-    if (share.epoch == 0 || share.ended) continue;
-    const auto store = membership_.Find(id);
-    if (store && store->connected && store->session == share.session) return false;
-  }
-  return true;
-}
-
 std::string Dispatcher::Trouble() {
   std::string trouble;
   std::lock_guard lock(mutex_);
@@ -123,7 +113,6 @@ void Dispatcher::CancelAll() {
 void Dispatcher::OnReport(const std::string& store, const rpc::AssignmentReport& report) {
   const int64_t done_photos = book_.DonePhotosOf(store);
   const bool has_work = book_.StoresWithWork().contains(store);
-  bool is_done = false;
   {
     std::lock_guard lock(mutex_);
     const auto found = shares_.find(store);
@@ -131,7 +120,7 @@ void Dispatcher::OnReport(const std::string& store, const rpc::AssignmentReport&
       return;
     }
     Share& share = found->second;
-    is_done = report.state == rpc::AssignmentState::kDone;
+    const bool is_done = report.state == rpc::AssignmentState::kDone;
     if (report.state == rpc::AssignmentState::kPrepared) {
       share.prepared = true;
     } else if (is_done && (!has_work || done_photos > share.done_photos_at_start)) {
@@ -141,11 +130,6 @@ void Dispatcher::OnReport(const std::string& store, const rpc::AssignmentReport&
       Fail(share, done_photos,
            is_done ? Error{ErrorCode::kInternal, "it says that it is done, but did nothing"}
                    : report.error);
-    }
-  }
-  if (is_done && report.from_features > 0) {
-    if (auto added = table_.AddFromFeatures(work_.job, report.from_features); !added) {
-      spdlog::warn("job {}: {}", work_.job, added.error().message);
     }
   }
   wakeup_.Raise();

@@ -34,8 +34,6 @@ class Dispatcher {
   std::vector<StoreView> Absent() const;
   // Every connected store with undone blocks has backbone and tail, verified.
   bool AllPrepared();
-  // Every connected store has reported the end of its last assignment.
-  bool AllEnded();
   // What the stores that wait for their next try complained of; empty: nothing.
   std::string Trouble();
   bool started() const { return started_; }  // an assignment was sent

@@ -129,6 +129,7 @@ class FakeStore {
   std::atomic<int64_t> last_epoch{0};
   std::atomic<int64_t> last_job{0};
   std::set<photo::PhotoId> broken;  // photos that fail
+  std::set<photo::PhotoId> cached;  // photos whose features count as cached
   std::vector<int64_t> runs_seen;   // of the blocks in the order that they came
   std::mutex seen_mutex;
 
@@ -282,6 +283,7 @@ class FakeStore {
       block.photos.push_back(number);
       block.features.insert(block.features.end(), features.begin(), features.end());
       block.photo_bytes += 1000;
+      block.from_features += cached.contains(photo.id) ? 1 : 0;
     }
     return block;
   }
@@ -310,6 +312,7 @@ class FakeStore {
         best_logit = std::max(best_logit, logit);
       }
       block.photos.push_back(number);
+      block.from_features += cached.contains(photo.id) ? 1 : 0;
       block.classes.push_back(best);
       block.confidences.push_back(0.5F);
     }

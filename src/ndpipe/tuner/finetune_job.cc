@@ -230,6 +230,7 @@ Status FinetuneJob::OnFeatures(const rpc::AssignmentKey& key, rpc::FeatureBlock 
   done.failed = static_cast<int64_t>(block.failures.size());
   done.feature_bytes = static_cast<int64_t>(block.features.size() * sizeof(Half));
   done.photo_bytes = std::max<int64_t>(0, block.photo_bytes);
+  done.from_features = CachedPhotos(block.from_features, block.photos);
   NDP_RETURN_IF_ERROR(spool_.Write(block));
   NDP_RETURN_IF_ERROR(context_.table.MarkBlock(record_.id, done, extract_clock_.Seconds()));
   delivery.Commit(std::move(done));
@@ -292,6 +293,7 @@ Status FinetuneJob::FinishWith(Trained trained) {
   figures.top1_after = trained.top1_after;
   figures.feature_bytes = totals.feature_bytes;
   figures.photo_bytes = totals.photo_bytes;
+  figures.from_features = totals.from_features;
   figures.model_bytes = backbone_.model_bytes;
   figures.delta_bytes = context_.versions.TailBytes(version.tail);
   figures.refused_blocks = refused_blocks_;

@@ -222,6 +222,31 @@ TEST_F(TunerTest, BrokenPhotosAreCountedAndStopNothing) {
   EXPECT_EQ(report["extraction_failures"], 3);
 }
 
+// Each photo counts once, whatever is delivered twice or done in a former life.
+TEST_F(TunerTest, TheReportCountsWhatCameFromTheFeatureCache) {
+  Open();
+  auto& a = AddStore("a", Range(0, 600));
+  AddStore("b", Range(600, kPhotos));
+  int64_t extracted_from_cache = 0;
+  for (const int i : Range(0, 300)) {
+    a.cached.insert(MakeFakePhoto(i).id);
+    extracted_from_cache += MakeFakePhoto(i).part == photo::Part::kHeldOut ? 0 : 1;
+  }
+  a.blocks_until_death = 2;
+  a.send_twice = true;
+  ConnectAll();
+  const auto job = *service_->StartFinetune(Request(2, 2));
+  ASSERT_TRUE(Eventually([&] { return service_->GetJob(job)->state == "waiting"; }));
+  Open();
+  ConnectAll();
+  const auto report = WaitForReport(job);
+  EXPECT_EQ(report["features_from_cache"], extracted_from_cache);
+  EXPECT_EQ(report["relabel_from_cache"], 300);
+  const auto text = FormatReport(report.dump());
+  EXPECT_THAT(text, HasSubstr("\nFeatures from cache: " + std::to_string(extracted_from_cache) +
+                              " of " + report["extracted_photos"].dump() + "\n"));
+}
+
 TEST_F(TunerTest, AFinetuneNeedsTwoLabels) {
   Open();
   AddStore("a", {0, 4, 8, 12});

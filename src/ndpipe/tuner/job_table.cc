@@ -27,15 +27,16 @@ CREATE TABLE job (
   cancel_requested INTEGER NOT NULL DEFAULT 0, done INTEGER NOT NULL DEFAULT 0,
   total INTEGER NOT NULL DEFAULT 0, failed INTEGER NOT NULL DEFAULT 0,
   extract_seconds REAL NOT NULL DEFAULT 0, overall_seconds REAL NOT NULL DEFAULT 0,
-  from_features INTEGER NOT NULL DEFAULT 0, report TEXT NOT NULL DEFAULT '',
-  report_final INTEGER NOT NULL DEFAULT 0, announced INTEGER NOT NULL DEFAULT 0);
+  report TEXT NOT NULL DEFAULT '', report_final INTEGER NOT NULL DEFAULT 0,
+  announced INTEGER NOT NULL DEFAULT 0);
 CREATE INDEX job_by_state ON job (state);
 CREATE TABLE once (key TEXT PRIMARY KEY, job INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE block (
   id INTEGER PRIMARY KEY, job INTEGER NOT NULL, block INTEGER NOT NULL, run INTEGER NOT NULL,
   store TEXT NOT NULL, photos BLOB NOT NULL, samples BLOB NOT NULL, done INTEGER NOT NULL DEFAULT 0,
   failed INTEGER NOT NULL DEFAULT 0, feature_bytes INTEGER NOT NULL DEFAULT 0,
-  photo_bytes INTEGER NOT NULL DEFAULT 0, UNIQUE (job, block));
+  photo_bytes INTEGER NOT NULL DEFAULT 0, from_features INTEGER NOT NULL DEFAULT 0,
+  UNIQUE (job, block));
 CREATE TABLE store_lack (job INTEGER NOT NULL, photo BLOB NOT NULL, PRIMARY KEY (job, photo))
   WITHOUT ROWID;
 CREATE TABLE run (
@@ -46,7 +47,7 @@ CREATE TABLE run (
 constexpr char kJobColumns[] =
     "id, kind, state, detail, error, request, plan, version, parent, created_us, started_us, "
     "finished_us, cancel_requested, done, total, failed, extract_seconds, overall_seconds, "
-    "from_features, report, report_final";
+    "report, report_final";
 
 JobRecord ReadJob(const sqlite::Statement& row) {
   JobRecord job;
@@ -68,9 +69,8 @@ JobRecord ReadJob(const sqlite::Statement& row) {
   job.failed = row.Int(15);
   job.extract_seconds = row.Real(16);
   job.overall_seconds = row.Real(17);
-  job.from_features = row.Int(18);
-  job.report = row.Text(19);
-  job.report_final = row.Int(20) != 0;
+  job.report = row.Text(18);
+  job.report_final = row.Int(19) != 0;
   return job;
 }
 
@@ -278,8 +278,8 @@ Result<std::vector<Block>> JobTable::LoadBlocks(int64_t job) {
   std::vector<Block> blocks;
   Status unpacked;
   NDP_RETURN_IF_ERROR(db_.Query(
-      "SELECT block, run, store, photos, done, failed, feature_bytes, photo_bytes FROM block "
-      "WHERE job = ?1 ORDER BY block",
+      "SELECT block, run, store, photos, done, failed, feature_bytes, photo_bytes, from_features "
+      "FROM block WHERE job = ?1 ORDER BY block",
       [&](const sqlite::Statement& row) {
         Block block;
         block.number = row.Int(0);
@@ -295,6 +295,7 @@ Result<std::vector<Block>> JobTable::LoadBlocks(int64_t job) {
         block.failed = row.Int(5);
         block.feature_bytes = row.Int(6);
         block.photo_bytes = row.Int(7);
+        block.from_features = row.Int(8);
         blocks.push_back(std::move(block));
       },
       job));
@@ -316,9 +317,10 @@ Status JobTable::MarkBlock(int64_t job, const Block& block, double extract_secon
   std::lock_guard lock(mutex_);
   NDP_ASSIGN(auto transaction, sqlite::Transaction::Begin(db_));
   NDP_RETURN_IF_ERROR(
-      db_.Run("UPDATE block SET done = ?3, failed = ?4, feature_bytes = ?5, photo_bytes = ?6 WHERE "
-              "job = ?1 AND block = ?2",
-              job, block.number, block.done, block.failed, block.feature_bytes, block.photo_bytes));
+      db_.Run("UPDATE block SET done = ?3, failed = ?4, feature_bytes = ?5, photo_bytes = ?6, "
+              "from_features = ?7 WHERE job = ?1 AND block = ?2",
+              job, block.number, block.done, block.failed, block.feature_bytes, block.photo_bytes,
+              block.from_features));
   NDP_RETURN_IF_ERROR(
       db_.Run("UPDATE job SET extract_seconds = ?2 WHERE id = ?1", job, extract_seconds));
   return transaction.Commit();
@@ -349,11 +351,6 @@ Result<std::vector<RunRecord>> JobTable::Runs(int64_t job) {
       [&](const sqlite::Statement& row) { runs.push_back({row.Int(0), row.Real(1), row.Real(2)}); },
       job));
   return runs;
-}
-
-Status JobTable::AddFromFeatures(int64_t job, int64_t photos) {
-  std::lock_guard lock(mutex_);
-  return db_.Run("UPDATE job SET from_features = from_features + ?2 WHERE id = ?1", job, photos);
 }
 
 Result<int64_t> JobTable::NextEpoch() {

@@ -41,7 +41,6 @@ struct JobRecord {
   int64_t failed = 0;
   double extract_seconds = 0;  // over all lives of the Tuner
   double overall_seconds = 0;
-  int64_t from_features = 0;
   std::string report;  // JSON
   bool report_final = false;
 };
@@ -64,6 +63,7 @@ struct Block {
   int64_t failed = 0;
   int64_t feature_bytes = 0;
   int64_t photo_bytes = 0;
+  int64_t from_features = 0;  // photos whose features were cached
 };
 
 struct RunRecord {
@@ -111,7 +111,6 @@ class JobTable {
   Result<int64_t> CountLacking(int64_t job);
   Status AddRun(int64_t job, const RunRecord& run, double overall_seconds);
   Result<std::vector<RunRecord>> Runs(int64_t job);
-  Status AddFromFeatures(int64_t job, int64_t photos);
   // Greater than every one before, in this and all former lives.
   Result<int64_t> NextEpoch();
 

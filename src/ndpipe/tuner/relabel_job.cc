@@ -15,8 +15,6 @@ namespace {
 constexpr int64_t kScanPage = 4096;
 // Rounds that may end without a single new outcome before the job gives up.
 constexpr int kMaxIdleRounds = 5;
-// How long the last words of the stores are waited for.
-constexpr int kReportHeartbeats = 3;
 
 }  // namespace
 
@@ -61,7 +59,6 @@ Status RelabelJob::Run(std::stop_token stop) {
     for (const auto& store : context_.membership.Connected()) connected.insert(store.id);
     NDP_ASSIGN(const bool planned, PlanRound(connected));
     if (!planned) {
-      NDP_RETURN_IF_ERROR(WaitForReports(stop));
       NDP_RETURN_IF_ERROR(Distribute());
       auto counts = context_.labels.Switch(version_.number, connected);
       if (counts) return FinishWith(*counts);
@@ -151,16 +148,6 @@ Status RelabelJob::Distribute() {
   return {};
 }
 
-Status RelabelJob::WaitForReports(const std::stop_token& stop) {
-  const auto deadline = std::chrono::steady_clock::now() + kReportHeartbeats * context_.heartbeat;
-  while (std::chrono::steady_clock::now() < deadline) {
-    const auto seen = context_.wakeup.count();
-    if (dispatcher_.AllEnded()) return {};
-    NDP_RETURN_IF_ERROR(WaitForChange(seen, stop));
-  }
-  return {};
-}
-
 Status RelabelJob::OnLabels(const rpc::AssignmentKey& key, rpc::LabelBlock block) {
   NDP_ASSIGN(auto delivery, book_.Begin(key, block.block));
   if (delivery.block().done) return {};
@@ -198,6 +185,7 @@ Status RelabelJob::OnLabels(const rpc::AssignmentKey& key, rpc::LabelBlock block
   Block done = delivery.block();
   done.done = true;
   done.failed = static_cast<int64_t>(block.failures.size());
+  done.from_features = CachedPhotos(block.from_features, block.photos);
   NDP_RETURN_IF_ERROR(context_.table.MarkBlock(record_.id, done, extract_clock_.Seconds()));
   delivery.Commit(std::move(done));
   return {};
@@ -215,7 +203,6 @@ Status RelabelJob::GiveUp(const StoreView& store) {
 
 Status RelabelJob::FinishWith(const label::SwitchReport& counts) {
   extract_clock_.Stop();
-  NDP_ASSIGN(const auto record, context_.table.Get(record_.id));
   const auto totals = book_.totals();
   JobRecord ended = record_;
   ended.state = JobState::kDone;
@@ -229,7 +216,7 @@ Status RelabelJob::FinishWith(const label::SwitchReport& counts) {
     RelabelFigures figures;
     figures.counts = counts;
     figures.seconds = ended.overall_seconds;
-    figures.from_features = record.from_features;
+    figures.from_features = totals.from_features;
     report = JobTable::FinalReport{parent.id, CompleteReport(parent.report, figures)};
   }
   if (auto finished = context_.table.Finish(ended, std::nullopt, report); !finished) {

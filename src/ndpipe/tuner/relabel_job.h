@@ -31,7 +31,6 @@ class RelabelJob : public ActiveJob {
   Result<bool> PlanRound(const std::set<std::string>& stores);
   Status WorkRound(const std::stop_token& stop);
   Status Distribute();
-  Status WaitForReports(const std::stop_token& stop);
   Status FinishWith(const label::SwitchReport& counts);
 
   const RelabelOrder order_;

@@ -47,7 +47,8 @@ std::string FormatFigures(const FinetuneFigures& figures) {
   report["failed"] = nullptr;
   report["pending"] = nullptr;
   report["relabel_seconds"] = nullptr;
-  report["features_from_cache"] = nullptr;
+  report["relabel_from_cache"] = nullptr;
+  report["features_from_cache"] = figures.from_features;
   report["stores"] = figures.plan.stores.size();
   report["n_run"] = figures.plan.num_runs;
   report["num_classes"] = figures.plan.classes.size();
@@ -90,7 +91,7 @@ std::string CompleteReport(const std::string& report_json, const RelabelFigures&
   report["failed"] = counts.failed;
   report["pending"] = counts.pending;
   report["relabel_seconds"] = relabel.seconds;
-  report["features_from_cache"] = relabel.from_features;
+  report["relabel_from_cache"] = relabel.from_features;
   return report.dump();
 }
 
@@ -106,6 +107,7 @@ std::string FormatReport(const std::string& report_json) {
   line("Feature extraction time (sec)", seconds("feature_extraction_seconds"));
   line("Feature extraction throughput (image/sec)", seconds("images_per_second"));
   line("Overall fine-tuning time (sec)", seconds("overall_seconds"));
+  line("Features from cache", count("features_from_cache") + " of " + count("extracted_photos"));
   line("Training time (sec)", seconds("training_seconds"));
   line("Training under extraction, last run left out (ratio)", Ratio(report, "overlap_ratio"));
   line("Top-1 before", Ratio(report, "top1_before"));

@@ -24,6 +24,7 @@ struct FinetuneFigures {
   std::optional<double> top1_after;     // nothing without evaluation photos
   int64_t feature_bytes = 0;
   int64_t photo_bytes = 0;
+  int64_t from_features = 0;  // extracted photos whose features were cached
   int64_t model_bytes = 0;
   int64_t delta_bytes = 0;
   int64_t lacking_photos = 0;

@@ -141,7 +141,7 @@ Result<train::FeatureSet> RunTrainer::Collect(int64_t run, Use use, const std::s
                    read.error().message);
       Block undone = block;
       undone.done = false;
-      undone.failed = undone.feature_bytes = undone.photo_bytes = 0;
+      undone.failed = undone.feature_bytes = undone.photo_bytes = undone.from_features = 0;
       NDP_RETURN_IF_ERROR(
           context.table.MarkBlock(input_.job, undone, input_.extract_clock.Seconds()));
       input_.book.Reopen(block.number);

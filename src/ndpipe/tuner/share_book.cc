@@ -26,6 +26,7 @@ void ShareBook::AddLocked(std::vector<Block> blocks) {
     totals_.failed += block.failed;
     totals_.feature_bytes += block.feature_bytes;
     totals_.photo_bytes += block.photo_bytes;
+    totals_.from_features += block.from_features;
     undone_of_run_[block.run] += block.done ? 0 : 1;
     if (block.done) {
       totals_.done += photos;
@@ -79,11 +80,12 @@ void ShareBook::Reopen(int64_t number) {
   totals_.failed -= block.failed;
   totals_.feature_bytes -= block.feature_bytes;
   totals_.photo_bytes -= block.photo_bytes;
+  totals_.from_features -= block.from_features;
   share.done_photos -= photos;
   ++share.undone;
   ++undone_of_run_[block.run];
   block.done = false;
-  block.failed = block.feature_bytes = block.photo_bytes = 0;
+  block.failed = block.feature_bytes = block.photo_bytes = block.from_features = 0;
   if (share.epoch != 0) share.to_hand.emplace(block.run, number);
   changed_.notify_all();
 }
@@ -233,6 +235,7 @@ void ShareBook::Delivery::Commit(Block done) {
     book_->totals_.failed += done.failed;
     book_->totals_.feature_bytes += done.feature_bytes;
     book_->totals_.photo_bytes += done.photo_bytes;
+    book_->totals_.from_features += done.from_features;
     share.done_photos += photos;
     share.to_hand.erase({done.run, done.number});
     --share.undone;

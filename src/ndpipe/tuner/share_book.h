@@ -23,6 +23,7 @@ struct BookTotals {
   int64_t failed = 0;
   int64_t feature_bytes = 0;
   int64_t photo_bytes = 0;
+  int64_t from_features = 0;
 };
 
 // In memory; what is durable of it is in the JobTable. Thread-safe; raises `wakeup` (borrowed) when
