@@ -1,5 +1,7 @@
 // Applying the stores' change logs.
 #include <algorithm>
+#include <unordered_map>
+#include <utility>
 
 #include "ndpipe/label/impl.h"
 #include "ndpipe/label/photo_state.h"
@@ -82,6 +84,25 @@ class ChangeApplier {
 
   bool purged() const { return purged_; }
 
+  // Before the first Apply.
+  Status Start() {
+    NDP_ASSIGN(const auto largest,
+               db_.QueryInt("SELECT max(number) FROM replica WHERE store = ?1", store_));
+    largest_number_ = largest.value_or(0);
+    return {};
+  }
+
+  // After the last Apply: adds what new photos count for.
+  Status Finish() {
+    if (new_photos_ == 0) return {};
+    NDP_RETURN_IF_ERROR(
+        db_.Run("UPDATE store SET photos = photos + ?2 WHERE number = ?1", store_, new_photos_));
+    return db_.Run(
+        "UPDATE meta SET known = known + ?1, photos = photos + ?1, user_labelled = user_labelled + "
+        "?2",
+        new_photos_, new_labelled_);
+  }
+
   Status Apply(const Change& change) {
     if (change.number <= 0) return BadChange(store_id_, change, "photo numbers start at 1");
     if (std::max({change.path.size(), change.old_path.size(), change.origin.size()}) >
@@ -89,7 +110,12 @@ class ChangeApplier {
       return BadChange(store_id_, change,
                        "a path has more than " + std::to_string(kMaxPathBytes) + " bytes");
     }
-    if (change.kind == ChangeKind::kAdded) return Add(change);
+    const std::optional<int64_t> unlabelled = TakeNewPhoto(change.number);
+    if (change.kind == ChangeKind::kAdded) {
+      NDP_ASSIGN(const bool added, AddNew(change));
+      return added ? Status() : Add(change);
+    }
+    if (change.kind == ChangeKind::kSourceLabel && unlabelled) return LabelNew(change, *unlabelled);
     NDP_ASSIGN(const auto replica, FindReplica(db_, store_, change.number));
     if (!replica && change.kind == ChangeKind::kDeleted) return {};
     if (!replica) {
@@ -121,6 +147,53 @@ class ChangeApplier {
     }
     return BadChange(store_id_, change,
                      "kind " + std::to_string(static_cast<int>(change.kind)) + " is unknown");
+  }
+
+  // The photo that the entry before this one added, if it was a new one and is this number's.
+  std::optional<int64_t> TakeNewPhoto(int64_t number) {
+    const auto photo = std::exchange(new_photo_, std::nullopt);
+    return number == new_number_ ? photo : std::nullopt;
+  }
+
+  // Nearly every entry of a log adds a photo that no store had, or gives it its first label: these
+  // are written without reading back what cannot be there. False: this is none of them.
+  Result<bool> AddNew(const Change& change) {
+    if (change.number <= largest_number_) return false;
+    const auto part =
+        change.part == photo::Part::kTest ? change.part : photo::TrainOrHeldOut(change.id);
+    NDP_RETURN_IF_ERROR(db_.Run(
+        "INSERT INTO photo(id, part, present) VALUES (?1, ?2, 1) ON CONFLICT(id) DO NOTHING",
+        std::span<const uint8_t>(change.id.bytes), static_cast<int>(part)));
+    largest_number_ = change.number;
+    if (db_.Changes() == 0) return false;
+    const int64_t photo = db_.LastInsertRowid();
+    NDP_RETURN_IF_ERROR(
+        db_.Run("INSERT INTO replica(store, number, photo, present) VALUES (?1, ?2, ?3, 1)", store_,
+                change.number, photo));
+    NDP_RETURN_IF_ERROR(db_.Run("INSERT INTO location VALUES (?1, ?2, ?3, ?4, 0, ?5, ?6)", photo,
+                                store_, change.path, change.origin, change.size_bytes,
+                                change.modified_us));
+    ++new_photos_;
+    new_number_ = change.number;
+    new_photo_ = photo;
+    return true;
+  }
+
+  Status LabelNew(const Change& change, int64_t photo) {
+    NDP_ASSIGN(const LabelId label, LabelOf(change));
+    NDP_RETURN_IF_ERROR(db_.Run("INSERT INTO source_label(photo, store, label) VALUES (?1, ?2, ?3)",
+                                photo, store_, label));
+    ++new_labelled_;
+    return db_.Run("UPDATE photo SET user_label = ?2 WHERE number = ?1", photo, label);
+  }
+
+  Result<LabelId> LabelOf(const Change& change) {
+    const auto known = labels_.find(change.label);
+    if (known != labels_.end()) return known->second;
+    auto label = FindOrMakeLabelId(db_, change.label);
+    if (!label) return BadChange(store_id_, change, label.error().message);
+    labels_.emplace(change.label, *label);
+    return *label;
   }
 
   Status Add(const Change& change) {
@@ -202,11 +275,10 @@ class ChangeApplier {
   }
 
   Status AddSourceLabel(const Change& change, int64_t photo) {
-    auto label = FindOrMakeLabelId(db_, change.label);
-    if (!label) return BadChange(store_id_, change, label.error().message);
+    NDP_ASSIGN(const LabelId label, LabelOf(change));
     NDP_RETURN_IF_ERROR(db_.Run(
         "INSERT INTO source_label(photo, store, label) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING",
-        photo, store_, *label));
+        photo, store_, label));
     return RefreshUserLabel(db_, photo);
   }
 
@@ -252,6 +324,12 @@ class ChangeApplier {
   const std::string& store_id_;
   const int64_t store_;
   bool purged_ = false;
+  int64_t largest_number_ = 0;  // of the store's photos
+  std::optional<int64_t> new_photo_;
+  int64_t new_number_ = 0;
+  int64_t new_photos_ = 0;
+  int64_t new_labelled_ = 0;
+  std::unordered_map<std::string, LabelId> labels_;
 };
 
 }  // namespace
@@ -269,6 +347,7 @@ Result<int64_t> LabelDatabase::ApplyChanges(const std::string& store,
     NDP_ASSIGN(const StoreRow row, FindOrMakeStore(db, store));
     int64_t last = row.applied;
     ChangeApplier applier(db, store, row.number);
+    NDP_RETURN_IF_ERROR(applier.Start());
     for (const auto& change : changes) {
       if (change.sequence <= last) continue;
       if (change.sequence != last + 1) {
@@ -280,6 +359,7 @@ Result<int64_t> LabelDatabase::ApplyChanges(const std::string& store,
       NDP_RETURN_IF_ERROR(applier.Apply(change));
       last = change.sequence;
     }
+    NDP_RETURN_IF_ERROR(applier.Finish());
     if (last > row.applied) {
       NDP_RETURN_IF_ERROR(
           db.Run("UPDATE store SET applied = ?2 WHERE number = ?1", row.number, last));

@@ -110,6 +110,8 @@ class RandomOperationsTest : public LabelFixture {
     const int64_t what = known ? Pick(10) : 0;
     if (what <= 2) {
       Add(store, seed, change);
+      AddWithLabels(store, seed, change);
+      return;
     } else if (what <= 4) {
       change.kind = what == 3 ? ChangeKind::kMissing : ChangeKind::kChanged;
       auto& paths = model_.photos[seed].stores[store];
@@ -129,6 +131,24 @@ class RandomOperationsTest : public LabelFixture {
     }
     Apply(store, {change});
     Reapply(store, change);
+  }
+
+  // In one call, as an import of labelled photos sends them.
+  void AddWithLabels(const std::string& store, int64_t seed, const Change& added) {
+    std::vector<Change> changes = {added};
+    for (int64_t labels = Pick(3); labels > 0; --labels) {
+      changes.push_back(added);
+      changes.back().kind = ChangeKind::kSourceLabel;
+      changes.back().label = PickClass();
+      model_.photos[seed].source_labels[store].insert(changes.back().label);
+    }
+    if (Pick(6) == 0) {
+      changes.push_back(added);
+      changes.back().kind = ChangeKind::kDeleted;
+      Delete(store, seed);
+    }
+    Apply(store, changes);
+    Reapply(store, changes.back());
   }
 
   void Add(const std::string& store, int64_t seed, Change& change) {
@@ -418,7 +438,7 @@ TEST_P(RandomOperations, AgreeWithThePlainModel) {
   EXPECT_GT(switches_, 0);
 }
 
-INSTANTIATE_TEST_SUITE_P(Seeds, RandomOperations, testing::Range(1, 7));
+INSTANTIATE_TEST_SUITE_P(Seeds, RandomOperations, testing::Range(1, 9));
 
 }  // namespace
 }  // namespace ndpipe::label
