@@ -36,10 +36,22 @@ int main(int argc, char** argv) {
     const auto bytes = (*store)->Get("feature/bench", i);
     if (!bytes || !*bytes) ++missing;
   }
+  const double get_seconds = getting.Seconds();
+  const ndpipe::Stopwatch getting_many;
+  int64_t found = 0;
+  for (int64_t begin = 0; begin < count; begin += kBatch) {
+    std::vector<int64_t> numbers;
+    for (int64_t i = begin; i < std::min(begin + kBatch, count); ++i) numbers.push_back(i);
+    if (!(*store)->GetMany("feature/bench", numbers, [&](size_t, const auto&) { ++found; })) {
+      return 1;
+    }
+  }
+  missing += count - found;
   fmt::print(
       "{{\"items\": {}, \"missing\": {}, \"put_per_second\": {:.0f}, \"get_per_second\": "
-      "{:.0f}}}\n",
+      "{:.0f}, \"get_many_per_second\": {:.0f}}}\n",
       count, missing, static_cast<double>(count) / put_seconds,
-      static_cast<double>(count) / getting.Seconds());
+      static_cast<double>(count) / get_seconds,
+      static_cast<double>(count) / getting_many.Seconds());
   return 0;
 }

@@ -20,6 +20,9 @@ namespace fs = std::filesystem;
 
 constexpr size_t kWriteBytes = size_t{4} << 20;  // records are written in pieces of about this
 constexpr int64_t kHeaderBytes = RecordHeader::kBytes;
+constexpr int64_t kReadBytes = int64_t{4} << 20;  // records that lie together are read in pieces
+// An item that is not wanted costs a scan of the index less than a look-up of its own would.
+constexpr int64_t kScannedPerWanted = 8;
 
 // A wipe is a range of a segment that nothing refers to any more and that is yet to be overwritten.
 constexpr const char* kMigrations[] = {R"sql(
@@ -37,6 +40,20 @@ struct Place {
   int64_t offset = 0;
   int64_t length = 0;
   bool operator==(const Place&) const = default;
+};
+
+// One of many items that are wanted.
+struct Wanted {
+  int64_t number = 0;
+  size_t index = 0;  // the caller's
+  Place place;
+
+  int64_t end() const { return place.offset + kHeaderBytes + place.length; }
+  // A damaged index may claim any length.
+  bool plausible() const {
+    return place.offset >= 0 && place.offset <= kMaxSegmentBytes && place.length >= 0 &&
+           place.length <= static_cast<int64_t>(DerivedStore::kMaxItemBytes);
+  }
 };
 
 struct Change {
@@ -78,6 +95,10 @@ struct DerivedStore::Impl {
 
   Status Recover();
   Result<std::optional<Place>> Find(int64_t space, int64_t number);
+  // The places of those that are there, in the order of the segments.
+  Result<std::vector<Wanted>> FindMany(int64_t space, std::span<const int64_t> numbers);
+  // Reads items that lie one after another; returns those that are damaged.
+  std::vector<Wanted> ReadTogether(int64_t space, std::span<const Wanted> items, const Take& take);
   Result<int64_t> SpaceId(const std::string& space);  // within a transaction
   Status PutAll(Append& append, std::span<const Item> items);
   Status StartSegment(Append& append);
@@ -126,6 +147,70 @@ Result<std::optional<Place>> DerivedStore::Impl::Find(int64_t space, int64_t num
       "SELECT segment, offset, length FROM items WHERE space = ?1 AND number = ?2",
       [&](const auto& row) { place = Place{row.Int(0), row.Int(1), row.Int(2)}; }, space, number));
   return place;
+}
+
+Result<std::vector<Wanted>> DerivedStore::Impl::FindMany(int64_t space,
+                                                         std::span<const int64_t> numbers) {
+  std::vector<Wanted> wanted;
+  wanted.reserve(numbers.size());
+  for (size_t i = 0; i < numbers.size(); ++i) wanted.push_back({numbers[i], i, {}});
+  std::ranges::stable_sort(wanted, {}, &Wanted::number);
+  std::vector<Wanted> found;
+  found.reserve(wanted.size());
+  const auto range =
+      static_cast<uint64_t>(wanted.back().number) - static_cast<uint64_t>(wanted.front().number);
+  if (range <= kScannedPerWanted * wanted.size()) {
+    auto next = wanted.begin();
+    NDP_RETURN_IF_ERROR(index.Query(
+        "SELECT number, segment, offset, length FROM items "
+        "WHERE space = ?1 AND number BETWEEN ?2 AND ?3 ORDER BY number",
+        [&](const auto& row) {
+          while (next != wanted.end() && next->number < row.Int(0)) ++next;
+          for (; next != wanted.end() && next->number == row.Int(0); ++next) {
+            found.push_back({next->number, next->index, {row.Int(1), row.Int(2), row.Int(3)}});
+          }
+        },
+        space, wanted.front().number, wanted.back().number));
+  } else {
+    for (const Wanted& item : wanted) {
+      NDP_ASSIGN(const auto place, Find(space, item.number));
+      if (place) found.push_back({item.number, item.index, *place});
+    }
+  }
+  std::ranges::sort(found, {}, [](const Wanted& item) {
+    return std::pair(item.place.segment, item.place.offset);
+  });
+  return found;
+}
+
+std::vector<Wanted> DerivedStore::Impl::ReadTogether(int64_t space, std::span<const Wanted> items,
+                                                     const Take& take) {
+  std::shared_ptr<FileDescriptor> file;
+  {
+    std::lock_guard guard(mutex);
+    if (auto opened = files.Open(items.front().place.segment)) file = *std::move(opened);
+  }
+  const int64_t begin = items.front().place.offset;
+  std::vector<uint8_t> bytes;
+  if (file && items.front().plausible()) {
+    bytes.resize(items.back().end() - begin);
+    bytes.resize(ReadRange(*file, begin, bytes));
+  }
+  std::vector<Wanted> damaged;
+  for (const Wanted& item : items) {
+    const RecordHeader expected{static_cast<uint32_t>(space), item.number,
+                                static_cast<uint32_t>(item.place.length)};
+    const bool whole = item.plausible() && item.end() - begin <= static_cast<int64_t>(bytes.size());
+    const auto record = whole ? std::span(bytes).subspan(item.place.offset - begin,
+                                                         kHeaderBytes + item.place.length)
+                              : std::span<uint8_t>();
+    if (whole && IsRecord(record, expected)) {
+      take(item.index, record.subspan(kHeaderBytes));
+    } else {
+      damaged.push_back(item);
+    }
+  }
+  return damaged;
 }
 
 Result<int64_t> DerivedStore::Impl::SpaceId(const std::string& space) {
@@ -317,6 +402,36 @@ Result<std::optional<std::vector<uint8_t>>> DerivedStore::Get(const std::string&
   std::lock_guard lock(impl_->mutex);
   NDP_RETURN_IF_ERROR(impl_->DropDamaged(id, number, place));
   return std::nullopt;
+}
+
+Status DerivedStore::GetMany(const std::string& space, std::span<const int64_t> numbers,
+                             const Take& take) {
+  if (numbers.empty()) return {};
+  int64_t id = 0;
+  std::vector<Wanted> found;
+  {
+    std::lock_guard lock(impl_->mutex);
+    const auto known = impl_->spaces.find(space);
+    if (known == impl_->spaces.end()) return {};
+    id = known->second;
+    NDP_ASSIGN(found, impl_->FindMany(id, numbers));
+  }
+  for (size_t first = 0; first < found.size();) {
+    size_t last = first;  // of the records that are read together
+    while (found[last].plausible() && last + 1 < found.size() && found[last + 1].plausible() &&
+           found[last + 1].place.segment == found[first].place.segment &&
+           found[last + 1].place.offset <= found[last].end() &&
+           found[last + 1].end() - found[first].place.offset <= kReadBytes) {
+      ++last;
+    }
+    const auto together = std::span(found).subspan(first, last + 1 - first);
+    for (const Wanted& item : impl_->ReadTogether(id, together, take)) {
+      std::lock_guard lock(impl_->mutex);
+      NDP_RETURN_IF_ERROR(impl_->DropDamaged(id, item.number, item.place));
+    }
+    first = last + 1;
+  }
+  return {};
 }
 
 Status DerivedStore::Delete(int64_t number) {

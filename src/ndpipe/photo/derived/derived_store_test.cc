@@ -56,6 +56,15 @@ class DerivedStoreTest : public testing::Test {
     EXPECT_TRUE(bytes) << bytes.error().message;
     return bytes ? *std::move(bytes) : std::nullopt;
   }
+  std::map<int64_t, Bytes> GetMany(const std::string& space, const std::vector<int64_t>& numbers) {
+    std::map<int64_t, Bytes> found;
+    const Status got = store_->GetMany(space, numbers, [&](size_t index, const auto& bytes) {
+      ASSERT_LT(index, numbers.size());
+      found[numbers[index]] = Bytes(bytes.begin(), bytes.end());
+    });
+    EXPECT_TRUE(got) << got.error().message;
+    return found;
+  }
   std::vector<fs::path> Segments() const {
     std::vector<fs::path> paths;
     for (const auto& entry : fs::directory_iterator(folder_)) {
@@ -75,6 +84,7 @@ class DerivedStoreTest : public testing::Test {
   }
   void ExpectEqualTo(const Model& model, int64_t max_number) {
     for (const char* space : {"a", "b", "c"}) {
+      ExpectManyEqualTo(model, space, max_number);
       for (int64_t number = 1; number <= max_number; ++number) {
         const auto expected = model.find({space, number});
         const auto found = Get(space, number);
@@ -82,6 +92,24 @@ class DerivedStoreTest : public testing::Test {
         if (found) {
           ASSERT_EQ(*found, expected->second) << space << ' ' << number;
         }
+      }
+    }
+  }
+
+  void ExpectManyEqualTo(const Model& model, const std::string& space, int64_t max_number) {
+    std::vector<int64_t> numbers;
+    for (int64_t number = 1; number <= max_number; ++number) numbers.push_back(number);
+    std::ranges::shuffle(numbers, random_);
+    for (const size_t count : {size_t{1}, size_t{7}, numbers.size()}) {
+      numbers.resize(std::min(count, numbers.size()));
+      for (const bool far_apart : {false, true}) {
+        if (far_apart) numbers.push_back(1'000'000'000);  // looked up one by one
+        std::map<int64_t, Bytes> expected;
+        for (const int64_t number : numbers) {
+          const auto known = model.find({space, number});
+          if (known != model.end()) expected[number] = known->second;
+        }
+        ASSERT_EQ(GetMany(space, numbers), expected) << space << ' ' << count << far_apart;
       }
     }
   }
@@ -178,6 +206,38 @@ TEST_F(DerivedStoreTest, DamagedRecordsAreAbsentAndWipedAndTheOthersStay) {
   ASSERT_TRUE(Put("a", 3, blobs[3]));
   EXPECT_EQ(Get("a", 3), blobs[3]);
   EXPECT_EQ((*store_->ListUsage())[0].items, 8);
+}
+
+TEST_F(DerivedStoreTest, ManyAreReadRoundTheDamagedOnes) {
+  std::vector<int64_t> numbers;
+  std::map<int64_t, Bytes> expected;
+  for (int64_t number = 0; number < 2000; ++number) {
+    numbers.push_back(number);
+    expected[number] = RandomBytes(2 + number * 5 % 7000);  // several reads of 4 MiB
+    ASSERT_TRUE(Put("a", number, expected[number]));
+  }
+  EXPECT_EQ(GetMany("a", numbers), expected);
+  int64_t end = 0;
+  for (int64_t number = 0; number < 2000; ++number) {
+    if (number % 300 == 7) {
+      std::fstream file(Segments()[0], std::ios::binary | std::ios::in | std::ios::out);
+      file.seekp(end + 24 + 1);
+      file.put(static_cast<char>(expected[number][1] ^ 0x10));
+    }
+    end += 24 + static_cast<int64_t>(expected[number].size());
+    if (number % 300 == 7) expected.erase(number);
+  }
+  EXPECT_EQ(expected.size(), 1993u);
+  EXPECT_EQ(GetMany("a", numbers), expected);
+  EXPECT_EQ((*store_->ListUsage())[0].items, 1993);
+  fs::resize_file(Segments()[0], end - 10);
+  expected.erase(1999);
+  EXPECT_EQ(GetMany("a", numbers), expected);
+  fs::remove(Segments()[0]);
+  Reopen();
+  EXPECT_TRUE(GetMany("a", numbers).empty());
+  EXPECT_TRUE(GetMany("a", {}).empty());
+  EXPECT_TRUE(GetMany("absent", numbers).empty());
 }
 
 TEST_F(DerivedStoreTest, ATruncatedOrMissingSegmentLosesOnlyItsItems) {

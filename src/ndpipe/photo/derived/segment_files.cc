@@ -81,6 +81,24 @@ std::optional<std::vector<uint8_t>> ReadRecord(const FileDescriptor& file, int64
   return bytes;
 }
 
+size_t ReadRange(const FileDescriptor& file, int64_t offset, std::span<uint8_t> to) {
+  size_t done = 0;
+  while (done < to.size()) {
+    const ssize_t got = ::pread(file.get(), to.data() + done, to.size() - done,
+                                offset + static_cast<int64_t>(done));
+    if (got < 0 && errno == EINTR) continue;
+    if (got <= 0) break;
+    done += static_cast<size_t>(got);
+  }
+  return done;
+}
+
+bool IsRecord(std::span<const uint8_t> record, const RecordHeader& expected) {
+  if (record.size() != RecordHeader::kBytes + expected.length) return false;
+  const RawHeader raw = EncodeHeader(expected, record.subspan(RecordHeader::kBytes));
+  return std::ranges::equal(record.first(RecordHeader::kBytes), raw);
+}
+
 fs::path SegmentFiles::PathOf(int64_t segment) const {
   return folder_ / fmt::format("segment-{:06}.bin", segment);
 }

@@ -34,6 +34,12 @@ void AppendRecord(uint32_t space, int64_t number, std::span<const uint8_t> bytes
 std::optional<std::vector<uint8_t>> ReadRecord(const FileDescriptor& file, int64_t offset,
                                                const RecordHeader& expected);
 
+// Fills `to` from `offset` on; how much of it the file had. Reads the file without any lock.
+size_t ReadRange(const FileDescriptor& file, int64_t offset, std::span<uint8_t> to);
+
+// Whether `record`, header and bytes, is the expected one and undamaged.
+bool IsRecord(std::span<const uint8_t> record, const RecordHeader& expected);
+
 // The files of one folder by segment number, a bounded number of them held open. Not thread-safe;
 // the descriptors that it hands out are, and outlive it.
 class SegmentFiles {
