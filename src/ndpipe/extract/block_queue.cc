@@ -1,6 +1,7 @@
 #include "ndpipe/extract/block_queue.h"
 
 #include <algorithm>
+#include <numeric>
 #include <utility>
 
 namespace ndpipe::extract {
@@ -20,7 +21,22 @@ BlockInProgress::BlockInProgress(WorkBlock block, int64_t features_a_photo)
       features(work.photos.size() * features_a_photo),
       outcomes(work.photos.size(), Outcome::kFailed),
       reasons(work.photos.size()),
-      num_left(work.photos.size()) {}
+      to_do(work.photos.size()),
+      num_left(work.photos.size()) {
+  std::iota(to_do.begin(), to_do.end(), size_t{0});
+}
+
+void BlockInProgress::SetCached(const std::vector<bool>& cached) {
+  to_do.clear();
+  for (size_t i = 0; i < cached.size(); ++i) {
+    if (cached[i]) {
+      outcomes[i] = Outcome::kCached;
+    } else {
+      to_do.push_back(i);
+    }
+  }
+  num_left = to_do.size();
+}
 
 BlockFeatures BlockInProgress::Take() {
   BlockFeatures taken;
@@ -59,10 +75,10 @@ void BlockQueue::Add(std::unique_ptr<BlockInProgress> block) {
   BlockInProgress* added = block.get();
   num_photos_ += added->work.photos.size();
   blocks_.push_back(std::move(block));
-  if (added->work.photos.empty()) {
+  if (added->to_do.empty()) {
     FinishLocked(added);
   } else {
-    heads_.push_back({.block = added, .index = 0});
+    heads_.push_back({.block = added, .next = 0});
     photos_.notify_all();
   }
 }
@@ -76,9 +92,9 @@ void BlockQueue::End() {
 
 std::optional<PhotoTask> BlockQueue::TakeLocked() {
   if (error_ || heads_.empty()) return std::nullopt;
-  PhotoTask& head = heads_.front();
-  const PhotoTask task = head;
-  if (++head.index == task.block->work.photos.size()) heads_.pop_front();
+  Head& head = heads_.front();
+  const PhotoTask task{.block = head.block, .index = head.block->to_do[head.next]};
+  if (++head.next == task.block->to_do.size()) heads_.pop_front();
   return task;
 }
 

@@ -27,6 +27,8 @@ struct BlockInProgress {
   std::span<Half> FeaturesOf(size_t index) {
     return std::span(features).subspan(index * feature_size, feature_size);
   }
+  // Before Add: these photos [photos] have their features already; the queue gives out the rest.
+  void SetCached(const std::vector<bool>& cached);
   // The finished block as the sink takes it: photos in the block's order, without the failed ones.
   BlockFeatures Take();
 
@@ -35,7 +37,8 @@ struct BlockInProgress {
   std::vector<Half> features;        // [photos, feature_size]
   std::vector<Outcome> outcomes;     // [photos]
   std::vector<std::string> reasons;  // [photos], of the failed ones
-  std::atomic<size_t> num_left;      // photos without an outcome
+  std::vector<size_t> to_do;         // indices of the photos that the queue gives out
+  std::atomic<size_t> num_left;      // of these, the ones without an outcome
 };
 
 // One photo of a block in progress; the queue owns the block.
@@ -77,6 +80,11 @@ class BlockQueue {
   Status status() const;
 
  private:
+  // Where a block's next photo stands.
+  struct Head {
+    BlockInProgress* block = nullptr;
+    size_t next = 0;  // in to_do
+  };
   bool HasRoom() const;
   bool Done() const { return ended_ && blocks_.empty(); }
   std::optional<PhotoTask> TakeLocked();
@@ -88,7 +96,7 @@ class BlockQueue {
   std::condition_variable finished_changed_;
   // All below is guarded by mutex_.
   std::deque<std::unique_ptr<BlockInProgress>> blocks_;  // in progress, in the order of Add
-  std::deque<PhotoTask> heads_;                          // the next photo of each unread block
+  std::deque<Head> heads_;                               // of the blocks that are not yet given out
   std::deque<BlockInProgress*> finished_;
   size_t num_photos_ = 0;  // in blocks_
   bool ended_ = false;

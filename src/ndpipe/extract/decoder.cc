@@ -43,16 +43,9 @@ void Decoder::Run() {
 
 void Decoder::Handle(const PhotoTask& task) {
   std::vector<uint8_t> sidecar;
-  bool is_cached = false;
   {
     const Timed timed(counters_.load_ns);
-    is_cached = cache_.ReadFeatures(task.photo(), task.block->FeaturesOf(task.index));
-    if (!is_cached) sidecar = cache_.ReadSidecar(task.photo());
-  }
-  if (is_cached) {
-    ++counters_.num_loaded;
-    ++counters_.num_from_features;
-    return queue_.Complete(task, Outcome::kCached);
+    sidecar = cache_.ReadSidecar(task.photo());
   }
   // The file is read before a slot is taken: a slow disk must not hold a request.
   Result<std::vector<uint8_t>> bytes;

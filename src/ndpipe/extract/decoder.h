@@ -10,7 +10,8 @@
 
 namespace ndpipe::extract {
 
-// What the decoder threads of one run did, together. Nanoseconds, summed over the threads.
+// What the decoder threads of one run did, together, and the feeder, which loads cached features.
+// Nanoseconds, summed over the threads.
 struct DecodeCounters {
   std::atomic<int64_t> load_ns = 0;
   std::atomic<int64_t> decode_ns = 0;

@@ -24,12 +24,19 @@ DerivedCache::DerivedCache(const model::Backbone& backbone, model::Precision pre
       feature_space_(model::SpaceOf(backbone, precision).DerivedSpace()),
       sidecar_space_(photo::SidecarSpace(backbone.manifest.preprocess)) {}
 
-bool DerivedCache::ReadFeatures(int64_t photo, std::span<Half> features) {
-  if (!use_features_) return false;
-  const auto stored = store_->Get(feature_space_, photo);
-  if (!stored || !*stored || (*stored)->size() != features.size_bytes()) return false;
-  std::memcpy(features.data(), (*stored)->data(), features.size_bytes());
-  return AllFinite(features);
+std::vector<bool> DerivedCache::ReadFeatures(std::span<const int64_t> photos,
+                                             std::span<Half> features) {
+  std::vector<bool> cached(photos.size());
+  if (!use_features_) return cached;
+  const auto take = [&](size_t index, std::span<const uint8_t> bytes) {
+    const auto mine = features.subspan(index * feature_size_, feature_size_);
+    if (bytes.size() != mine.size_bytes()) return;
+    std::memcpy(mine.data(), bytes.data(), bytes.size());
+    cached[index] = AllFinite(mine);
+  };
+  // After an error, what was read before it counts.
+  (void)store_->GetMany(feature_space_, photos, take);
+  return cached;
 }
 
 void DerivedCache::WriteFeatures(std::span<const int64_t> photos, std::span<const Half> features) {

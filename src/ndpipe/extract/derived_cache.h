@@ -21,9 +21,10 @@ class DerivedCache {
   DerivedCache(const model::Backbone& backbone, model::Precision precision, int64_t feature_size,
                const ExtractOptions& options);
 
-  // True: `features` [feature_size] holds the photo's cached features. Features of a wrong size or
-  // with values that are not finite count as absent.
-  bool ReadFeatures(int64_t photo, std::span<Half> features);
+  // Whether photo i's cached features are now in row i of `features` [photos.size(), feature_size];
+  // the rows of the others are undefined. Features of a wrong size or with values that are not
+  // finite count as absent.
+  std::vector<bool> ReadFeatures(std::span<const int64_t> photos, std::span<Half> features);
   // features: fp16 [photos.size(), feature_size].
   void WriteFeatures(std::span<const int64_t> photos, std::span<const Half> features);
   bool keeps_features() const { return use_features_; }
