@@ -120,7 +120,7 @@ TEST_F(PhotosFromPillow, AreCloseForRealPhotos) {
   for (const Case& test : cases) {
     if (!test.name.starts_with("real-")) continue;
     const auto [max, mean] = Compare(test);
-    EXPECT_LE(mean, 1.0) << test.name << ": largest difference " << max;
+    EXPECT_LE(mean, 1.5) << test.name << ": largest difference " << max;  // decoded at 1/2: 1.2
     sum += mean;
     ++photos;
   }
@@ -219,9 +219,9 @@ TEST(Preprocess, RefusesWhatIsNoPhoto) {
 }
 
 TEST(PreprocessSpec, IsNamedAndChecked) {
-  EXPECT_EQ(PreprocessSpec().Key(), "short256-bicubic-crop224x224-v1");
+  EXPECT_EQ(PreprocessSpec().Key(), "short256-bicubic-crop224x224-v2");
   EXPECT_EQ(SidecarSpace({232, 200, 224, Interpolation::kBilinear}),
-            "sidecar/short232-bilinear-crop200x224-v1/zstd");
+            "sidecar/short232-bilinear-crop200x224-v2/zstd");
   EXPECT_TRUE(PreprocessSpec().Check());
   EXPECT_FALSE((PreprocessSpec{.resize_short_side = 200}).Check());
   EXPECT_FALSE((PreprocessSpec{.crop_height = 0}).Check());

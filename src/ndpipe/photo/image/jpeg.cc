@@ -50,11 +50,13 @@ Status CheckHeader(const jpeg_decompress_struct& info, size_t file_bytes,
   return {};
 }
 
-// Eighths of the photo's size to decode at. Only the scales that libjpeg-turbo has vector code for.
+// Eighths of the photo's size to decode at: the smallest that leaves the resize one and a half
+// times what it shrinks to (docs/decisions/0003). Only the scales that libjpeg-turbo has vector
+// code for.
 int ScaleEighths(const jpeg_decompress_struct& info, int short_side) {
   const int64_t photo_short = std::min(info.image_width, info.image_height);
-  for (int eighths : {1, 2, 4}) {
-    if (photo_short * eighths >= int64_t{2} * 8 * short_side) return eighths;
+  for (const int eighths : {1, 2, 4}) {
+    if (photo_short * eighths * 2 >= int64_t{3} * 8 * short_side) return eighths;
   }
   return 8;
 }

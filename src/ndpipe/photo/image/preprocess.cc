@@ -62,7 +62,7 @@ Status CheckMemory(int64_t bytes, int64_t width, int64_t height, const DecodeLim
 }
 
 std::string PreprocessSpec::Key() const {
-  return fmt::format("short{}-{}-crop{}x{}-v1", resize_short_side,
+  return fmt::format("short{}-{}-crop{}x{}-v2", resize_short_side,
                      interpolation == Interpolation::kBicubic ? "bicubic" : "bilinear", crop_height,
                      crop_width);
 }

@@ -27,7 +27,7 @@ struct PreprocessSpec {
 
   bool operator==(const PreprocessSpec&) const = default;
   int64_t num_bytes() const { return int64_t{3} * crop_height * crop_width; }
-  // A stable text such as "short256-bicubic-crop224x224-v1"; v grows when the pixels of a rule
+  // A stable text such as "short256-bicubic-crop224x224-v2"; v grows when the pixels of a rule
   // change.
   std::string Key() const;
   Status Check()
@@ -46,7 +46,7 @@ struct DecodeLimits {
 // told by content, not by name. out: uint8 [crop_height, crop_width, 3], RGB, HWC, spec.num_bytes()
 // bytes. EXIF orientation is honoured, an alpha channel is dropped, 16 bits become 8, ICC profiles
 // are ignored. The pixels are Pillow's (exif_transpose, convert("RGB"), resize, crop), but for
-// JPEGs of at least four times resize_short_side, which are decoded at a reduced scale
+// JPEGs of at least three times resize_short_side, which are decoded at a reduced scale
 // (docs/decisions/0003), and for 16-bit grey, which Pillow clips. kInvalidArgument: no known
 // format, an animation, an arithmetic-coded JPEG; kDataLoss: broken or truncated;
 // kResourceExhausted: beyond the limits or the machine's memory. Reentrant.

@@ -1,54 +1,127 @@
 #include "ndpipe/photo/image/sidecar.h"
 
 #include <fmt/format.h>
-#include <zstd.h>
 
-#include <memory>
+#include <algorithm>
+#include <array>
+
+#include "ndpipe/photo/image/sidecar_codecs.h"
 
 namespace ndpipe::photo {
 namespace {
 
-constexpr int kLevel = 1;
-
-struct FreeContext {
-  void operator()(ZSTD_CCtx* context) const { ZSTD_freeCCtx(context); }
-  void operator()(ZSTD_DCtx* context) const { ZSTD_freeDCtx(context); }
+constexpr std::array kCodecs = {
+    SidecarCodec::kRaw,
+#ifdef NDPIPE_WITH_LZ4
+    SidecarCodec::kLz4,
+#endif
+    SidecarCodec::kZstd, SidecarCodec::kDeflate, SidecarCodec::kJpeg90, SidecarCodec::kJpeg95,
 };
 
-}  // namespace
-
-std::vector<uint8_t> EncodeSidecar(std::span<const uint8_t> pixels) {
-  // Making a context costs as much as compressing a photo.
-  thread_local const std::unique_ptr<ZSTD_CCtx, FreeContext> context(ZSTD_createCCtx());
-  NDP_CHECK(context != nullptr);
-  std::vector<uint8_t> sidecar(ZSTD_compressBound(pixels.size()));
-  const size_t size = ZSTD_compressCCtx(context.get(), sidecar.data(), sidecar.size(),
-                                        pixels.data(), pixels.size(), kLevel);
-  NDP_CHECK(!ZSTD_isError(size));  // the buffer is as large as zstd asks for
-  sidecar.resize(size);
-  sidecar.shrink_to_fit();
-  return sidecar;
-}
-
-Status DecodeSidecar(std::span<const uint8_t> sidecar, std::span<uint8_t> out) {
-  thread_local const std::unique_ptr<ZSTD_DCtx, FreeContext> context(ZSTD_createDCtx());
-  NDP_CHECK(context != nullptr);
-  if (ZSTD_getFrameContentSize(sidecar.data(), sidecar.size()) != out.size()) {
-    return Fail(ErrorCode::kDataLoss,
-                fmt::format("the sidecar is damaged: it does not hold {} bytes of pixels; it will "
-                            "be rebuilt from the photo",
-                            out.size()));
-  }
-  const size_t size =
-      ZSTD_decompressDCtx(context.get(), out.data(), out.size(), sidecar.data(), sidecar.size());
-  if (ZSTD_isError(size) || size != out.size()) {
-    return Fail(ErrorCode::kDataLoss,
-                fmt::format("the sidecar is damaged: {}; it will be rebuilt from the photo",
-                            ZSTD_isError(size) ? ZSTD_getErrorName(size) : "it ends early"));
-  }
+Status DecodeRaw(std::span<const uint8_t> sidecar, std::span<uint8_t> out) {
+  if (sidecar.size() != out.size()) return DamagedSidecar("it has the wrong size");
+  std::ranges::copy(sidecar, out.begin());
   return {};
 }
 
-std::string SidecarSpace(const PreprocessSpec& spec) { return "sidecar/" + spec.Key() + "/zstd"; }
+}  // namespace
+
+std::span<const SidecarCodec> SidecarCodecs() { return kCodecs; }
+
+std::string_view NameOf(SidecarCodec codec) {
+  switch (codec) {
+    case SidecarCodec::kRaw:
+      return "raw";
+    case SidecarCodec::kLz4:
+      return "lz4";
+    case SidecarCodec::kZstd:
+      return "zstd";
+    case SidecarCodec::kDeflate:
+      return "deflate";
+    case SidecarCodec::kJpeg90:
+      return "jpeg90";
+    case SidecarCodec::kJpeg95:
+      return "jpeg95";
+  }
+  return "unknown";
+}
+
+Result<SidecarCodec> SidecarCodecNamed(std::string_view name) {
+  std::string known;
+  for (const SidecarCodec codec : kCodecs) {
+    if (NameOf(codec) == name) return codec;
+    known += fmt::format("{}{}", known.empty() ? "" : ", ", NameOf(codec));
+  }
+  return Fail(ErrorCode::kInvalidArgument,
+              fmt::format("no sidecar codec is named '{}': there are {}", name, known));
+}
+
+std::unexpected<Error> DamagedSidecar(std::string_view why) {
+  return Fail(ErrorCode::kDataLoss,
+              fmt::format("the sidecar is damaged: {}; it will be rebuilt from the photo", why));
+}
+
+std::vector<uint8_t> EncodeSidecar(std::span<const uint8_t> pixels, const PreprocessSpec& spec,
+                                   SidecarCodec codec) {
+  NDP_CHECK(pixels.size() == static_cast<size_t>(spec.num_bytes()));
+  switch (codec) {
+    case SidecarCodec::kRaw:
+      return {pixels.begin(), pixels.end()};
+    case SidecarCodec::kLz4:
+#ifdef NDPIPE_WITH_LZ4
+      return EncodeLz4(pixels);
+#else
+      break;
+#endif
+    case SidecarCodec::kZstd:
+      return EncodeZstd(pixels);
+    case SidecarCodec::kDeflate:
+      return EncodeDeflate(pixels);
+    case SidecarCodec::kJpeg90:
+      return EncodeJpegSidecar(pixels, spec.crop_width, spec.crop_height, 90);
+    case SidecarCodec::kJpeg95:
+      return EncodeJpegSidecar(pixels, spec.crop_width, spec.crop_height, 95);
+  }
+  NDP_CHECK(!"a codec that this program was not built with");
+  return {};
+}
+
+Status DecodeSidecar(std::span<const uint8_t> sidecar, const PreprocessSpec& spec,
+                     SidecarCodec codec, std::span<uint8_t> out) {
+  NDP_CHECK(out.size() == static_cast<size_t>(spec.num_bytes()));
+  switch (codec) {
+    case SidecarCodec::kRaw:
+      return DecodeRaw(sidecar, out);
+    case SidecarCodec::kLz4:
+#ifdef NDPIPE_WITH_LZ4
+      return DecodeLz4(sidecar, out);
+#else
+      break;
+#endif
+    case SidecarCodec::kZstd:
+      return DecodeZstd(sidecar, out);
+    case SidecarCodec::kDeflate:
+      return DecodeDeflate(sidecar, out);
+    case SidecarCodec::kJpeg90:
+    case SidecarCodec::kJpeg95:
+      return DecodeJpegSidecar(sidecar, spec.crop_width, spec.crop_height, out);
+  }
+  NDP_CHECK(!"a codec that this program was not built with");
+  return {};
+}
+
+std::string SidecarSpace(const PreprocessSpec& spec, SidecarCodec codec) {
+  return fmt::format("sidecar/{}/{}", spec.Key(), NameOf(codec));
+}
+
+std::vector<uint8_t> EncodeSidecar(std::span<const uint8_t> pixels) { return EncodeZstd(pixels); }
+
+Status DecodeSidecar(std::span<const uint8_t> sidecar, std::span<uint8_t> out) {
+  return DecodeZstd(sidecar, out);
+}
+
+std::string SidecarSpace(const PreprocessSpec& spec) {
+  return SidecarSpace(spec, SidecarCodec::kZstd);
+}
 
 }  // namespace ndpipe::photo
