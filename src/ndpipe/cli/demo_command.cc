@@ -1,14 +1,13 @@
-#include <arpa/inet.h>
 #include <fmt/format.h>
-#include <netinet/in.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include <chrono>
+#include <cstdlib>
 #include <memory>
 #include <optional>
 #include <thread>
 
+#include "ndpipe/base/bytes.h"
 #include "ndpipe/base/clock.h"
 #include "ndpipe/base/file.h"
 #include "ndpipe/cli/child_process.h"
@@ -63,19 +62,6 @@ class DemoFolder {
   bool is_temporary_;
 };
 
-Result<int> FreePort() {
-  FileDescriptor fd(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  socklen_t size = sizeof address;
-  if (!fd.valid() || ::bind(fd.get(), reinterpret_cast<sockaddr*>(&address), size) != 0 ||
-      ::getsockname(fd.get(), reinterpret_cast<sockaddr*>(&address), &size) != 0) {
-    return FailErrno("cannot find a free port", errno);
-  }
-  return ntohs(address.sin_port);
-}
-
 struct Imported {
   int64_t photos = 0;
   int64_t source_labels = 0;
@@ -118,15 +104,29 @@ Status CheckRunning(Daemons& daemons) {
   return {};
 }
 
+// The port that the Tuner chose, once it listens.
+Result<int> WaitForPort(Daemons& daemons, const fs::path& port_file) {
+  const Stopwatch watch;
+  while (watch.Seconds() < kJoinSeconds) {
+    NDP_RETURN_IF_ERROR(CheckRunning(daemons));
+    if (auto text = ReadFile(port_file, 16)) return std::atoi(std::string(AsText(*text)).c_str());
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  }
+  return Fail(ErrorCode::kDeadlineExceeded, "the Tuner did not start in time");
+}
+
 Result<Daemons> StartDaemons(const Flags& flags, const fs::path& folder) {
   Daemons daemons;
-  NDP_ASSIGN(const int port, FreePort());
-  const std::string port_text = std::to_string(port);
-  NDP_ASSIGN(auto tuner,
-             ChildProcess::StartSelf({"tuner", "--port", port_text, "--state",
-                                      (folder / "tuner").string(), "--model", flags.model},
-                                     folder / "tuner.log"));
+  const fs::path port_file = folder / "tuner.port";
+  std::error_code ignored;
+  fs::remove(port_file, ignored);  // of an earlier demo in a folder that the user named
+  NDP_ASSIGN(auto tuner, ChildProcess::StartSelf(
+                             {"tuner", "--port", "0", "--port-file", port_file.string(), "--state",
+                              (folder / "tuner").string(), "--model", flags.model},
+                             folder / "tuner.log"));
   daemons.processes.push_back(std::move(tuner));
+  NDP_ASSIGN(const int port, WaitForPort(daemons, port_file));
+  const std::string port_text = std::to_string(port);
   // The stores share this machine's cores, which a storage server would have for itself.
   const int cores = static_cast<int>(std::thread::hardware_concurrency());
   const std::string threads = std::to_string(std::max(1, cores / flags.num_stores));

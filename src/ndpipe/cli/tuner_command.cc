@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <memory>
 
+#include "ndpipe/base/file.h"
 #include "ndpipe/base/log.h"
 #include "ndpipe/base/signals.h"
 #include "ndpipe/cli/command.h"
@@ -23,6 +24,7 @@ struct Flags {
   std::string recipe = "default";
   uint64_t seed = 1;
   int threads = 0;
+  std::string port_file;
   bool insecure = false;
 };
 
@@ -52,6 +54,10 @@ Status Run(const Flags& flags, const std::stop_token& stop) {
   };
   NDP_ASSIGN(const auto tuner, tuner::Tuner::Start(std::move(options)));
   spdlog::info("Tuner listens on {}", rpc::Address{flags.listen, tuner->port()}.Text());
+  if (!flags.port_file.empty()) {
+    NDP_RETURN_IF_ERROR(
+        WriteFileDurably(flags.port_file, std::string_view(std::to_string(tuner->port()))));
+  }
   WaitForStop(stop);
   spdlog::info("stopping; unfinished jobs go on at the next start");
   return {};
@@ -71,7 +77,7 @@ void DeclareTuner(CLI::App& app, Invocation& invocation) {
                  "start one fine-tune as soon as so many PipeStores have joined, once per state "
                  "folder; not given: none starts by itself")
           ->check(CLI::Range(1, 10000));
-  AddSetting(*command, "-p,--port", flags->port, "the port to listen on")
+  AddSetting(*command, "-p,--port", flags->port, "the port to listen on; 0: any free one")
       ->check(CLI::Range(0, 65535))
       ->capture_default_str();
   AddSetting(*command, "--state", flags->state, "the Tuner's folder")->required();
@@ -86,6 +92,8 @@ void DeclareTuner(CLI::App& app, Invocation& invocation) {
   AddSetting(*command, "--threads", flags->threads, "cores to train on; 0: all")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
+  command->add_option("--port-file", flags->port_file,
+                      "a file for the port, written once it is open; for scripts, with --port 0");
   command->add_flag("--insecure", flags->insecure,
                     "allow listening beyond this machine without TLS");
   command->callback([flags, num_stores, &invocation] {
