@@ -13,7 +13,7 @@ namespace ndpipe::photo {
 namespace {
 
 // docs/formats/catalog.md explains tables and indexes.
-constexpr const char* kMigrations[] = {R"sql(
+constexpr const char* kSchema1 = R"sql(
 CREATE TABLE store(
   only INTEGER PRIMARY KEY CHECK (only = 1),
   store_id TEXT NOT NULL,
@@ -67,8 +67,41 @@ CREATE TRIGGER change_log_keeps BEFORE UPDATE ON change_log
   BEGIN SELECT RAISE(ABORT, 'the change log is append-only'); END;
 CREATE TRIGGER change_log_stays BEFORE DELETE ON change_log
   BEGIN SELECT RAISE(ABORT, 'the change log is append-only'); END;
-)sql"};
+)sql";
 
+// The indexes by id and by path, whose keys are random, are kept in tiers, small ones merged into
+// larger ones in sorted runs (key_tiers.h). Of a deleted photo the change log keeps tombstones
+// only; the copies that a deletion has yet to remove are written down.
+constexpr const char* kSchema2 = R"sql(
+CREATE TABLE key_entry(
+  run INTEGER NOT NULL,
+  key INTEGER NOT NULL,
+  row INTEGER NOT NULL,
+  PRIMARY KEY(run, key, row)) WITHOUT ROWID;
+INSERT INTO key_entry SELECT 0, id_key, number FROM photo WHERE deleted = 0 ORDER BY id_key, number;
+INSERT INTO key_entry SELECT 1, path_key, row FROM location ORDER BY path_key, row;
+DROP INDEX photo_by_id;
+DROP INDEX location_by_path;
+ALTER TABLE photo DROP COLUMN id_key;
+ALTER TABLE location DROP COLUMN path_key;
+ALTER TABLE store ADD COLUMN keys_added INTEGER NOT NULL DEFAULT 0;
+
+CREATE TABLE removal(path TEXT PRIMARY KEY) WITHOUT ROWID;
+
+CREATE INDEX change_by_photo ON change_log(photo);
+DROP TRIGGER change_log_keeps;
+UPDATE change_log SET kind = 4, path = '', old_path = '', origin = '', label = '', size_bytes = 0,
+  modified_us = 0 WHERE photo IN (SELECT number FROM photo WHERE deleted = 1);
+CREATE TRIGGER change_log_keeps BEFORE UPDATE ON change_log
+  WHEN NOT (NEW.sequence = OLD.sequence AND NEW.photo = OLD.photo AND NEW.kind = 4
+    AND NEW.path = '' AND NEW.old_path = '' AND NEW.origin = '' AND NEW.label = ''
+    AND (SELECT deleted FROM photo WHERE number = OLD.photo))
+  BEGIN SELECT RAISE(ABORT, 'the change log is append-only'); END;
+)sql";
+
+constexpr const char* kMigrations[] = {kSchema1, kSchema2};
+
+constexpr int kScrubWaitMs = 2000;
 constexpr auto kOpenRetryFor = std::chrono::seconds(30);
 
 // SQLite switches a new file to WAL without waiting for a lock: of two processes that create the
@@ -114,8 +147,7 @@ PhotoId IdFrom(std::span<const uint8_t> blob) {
 
 constexpr std::string_view kLocationColumns =
     "SELECT location.row, photo.number, photo.id, location.path, location.size_bytes,"
-    " location.modified_us"
-    " FROM location JOIN photo ON photo.number = location.photo WHERE location.state = 0";
+    " location.modified_us FROM ";
 
 auto AppendLocation(std::vector<Catalog::Location>& locations) {
   return [&locations](const sqlite::Statement& row) {
@@ -128,8 +160,9 @@ auto AppendLocation(std::vector<Catalog::Location>& locations) {
   };
 }
 
-std::string LocationQuery(std::string_view rest) {
-  return std::string(kLocationColumns) + std::string(rest);
+std::string LocationQuery(std::string_view rest, std::string_view locations = "location") {
+  return fmt::format("{}{} JOIN photo ON photo.number = location.photo WHERE location.state = 0{}",
+                     kLocationColumns, locations, rest);
 }
 
 }  // namespace
@@ -151,9 +184,10 @@ Catalog::Catalog(sqlite::Database db, std::string store_id)
 
 Result<Catalog> Catalog::Open(const std::filesystem::path& file) {
   NDP_ASSIGN(auto db, OpenDatabase(file));
-  // Ids and paths arrive in random order: their indexes want to stay in memory while an import
-  // runs, and a page wants to be written back once for many photos.
-  NDP_RETURN_IF_ERROR(db.Execute("PRAGMA cache_size=-65536; PRAGMA wal_autocheckpoint=8192"));
+  // A page that many batches touch wants to be written back once, hence the long log. What a
+  // deleted photo leaves in the file is overwritten with zeros.
+  NDP_RETURN_IF_ERROR(db.Execute(
+      "PRAGMA secure_delete=ON; PRAGMA cache_size=-65536; PRAGMA wal_autocheckpoint=8192"));
   NDP_ASSIGN(auto store_id, ReadStoreId(db));
   return Catalog(std::move(db), std::move(store_id));
 }
@@ -173,7 +207,35 @@ Result<std::vector<AddOutcome>> Catalog::Add(std::span<const NewPhoto> photos) {
 Status Catalog::Delete(int64_t number) {
   NDP_ASSIGN(auto writer, CatalogWriter::Begin(db_));
   NDP_RETURN_IF_ERROR(writer.Delete(number));
-  return writer.Commit();
+  NDP_RETURN_IF_ERROR(writer.Commit());
+  ScrubLog();
+  return {};
+}
+
+// The write-ahead log still holds the pages as they were before the deletion. Where others read on
+// and on it stays for now: the next checkpoint of any process overwrites it.
+void Catalog::ScrubLog() {
+  if (!db_.Execute(fmt::format("PRAGMA busy_timeout={}", kScrubWaitMs))) return;
+  (void)db_.Query("PRAGMA wal_checkpoint(TRUNCATE)", [](const sqlite::Statement&) {});
+  (void)db_.Execute("PRAGMA busy_timeout=30000");
+}
+
+Status Catalog::SettleRemovals(const std::function<Status(const std::string&)>& remove) {
+  NDP_ASSIGN(const auto any, db_.QueryInt("SELECT 1 FROM removal LIMIT 1"));
+  if (!any) return {};
+  NDP_ASSIGN(auto writer, CatalogWriter::Begin(db_));
+  NDP_ASSIGN(const auto pending, writer.PendingRemovals());
+  Status settled;
+  for (const std::string& path : pending) {
+    Status removed = remove(path);
+    if (removed) {
+      NDP_RETURN_IF_ERROR(writer.ForgetRemoval(path));
+    } else if (settled) {
+      settled = std::move(removed);
+    }
+  }
+  NDP_RETURN_IF_ERROR(writer.Commit());
+  return settled;
 }
 
 Status Catalog::MarkMissing(const std::string& path) {
@@ -225,8 +287,7 @@ Result<std::vector<Catalog::Location>> Catalog::Locations(int64_t number) {
 
 Result<std::optional<Catalog::Location>> Catalog::FindPath(const std::string& path) {
   std::vector<Location> found;
-  static const std::string query =
-      LocationQuery(" AND location.path_key = ?1 AND location.path = ?2");
+  static const std::string query = LocationQuery(" AND location.path = ?2", kKeyedLocations);
   NDP_RETURN_IF_ERROR(db_.Query(query, AppendLocation(found), PathKey(path), path));
   if (found.empty()) return std::nullopt;
   return std::move(found.front());
@@ -244,8 +305,9 @@ Result<std::vector<Catalog::Location>> Catalog::LocationsUnder(const std::string
 }
 
 Result<std::optional<int64_t>> Catalog::NumberOf(const PhotoId& id) {
-  return db_.QueryInt("SELECT number FROM photo WHERE id_key = ?1 AND id = ?2 AND deleted = 0",
-                      IdKey(id), std::span<const uint8_t>(id.bytes));
+  static const std::string query =
+      fmt::format("SELECT number FROM {} WHERE id = ?2 AND deleted = 0", kKeyedPhotos);
+  return db_.QueryInt(query, IdKey(id), std::span<const uint8_t>(id.bytes));
 }
 
 Result<Part> Catalog::PartOf(int64_t number) {

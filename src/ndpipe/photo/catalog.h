@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <optional>
 #include <span>
 #include <string>
@@ -56,7 +57,10 @@ class Catalog {
   // another photo held is taken from it (kChanged). kInvalidArgument, and nothing is written, for
   // paths that leave the store, text that is not UTF-8, and negative sizes.
   Result<std::vector<AddOutcome>> Add(std::span<const NewPhoto> photos);
-  Status Delete(int64_t number);                           // kNotFound
+  // The photo's paths, origins and labels leave the file with it, those in the change log too: its
+  // entries become tombstones. Its copies in the store's folder are noted for SettleRemovals.
+  // kNotFound.
+  Status Delete(int64_t number);
   Status MarkMissing(const std::string& path);             // kNotFound
   Status MarkMissing(std::span<const std::string> paths);  // one transaction; unknown: skipped
   // kNotFound when nothing is recorded at old_path, kAlreadyExists when something is at new_path.
@@ -64,6 +68,10 @@ class Catalog {
   // The file at `path` now has other bytes: the old photo's location becomes kChanged; the caller
   // Add()s the new one. kNotFound.
   Status MarkChanged(const std::string& path);
+
+  // Calls remove(path) for each copy that a deletion has left and that is no photo's again, and
+  // forgets those that it removed durably; no photo is added meanwhile. The first error of remove.
+  Status SettleRemovals(const std::function<Status(const std::string& path)>& remove);
 
   struct Location {
     int64_t number = 0;
@@ -95,6 +103,7 @@ class Catalog {
 
  private:
   Catalog(sqlite::Database db, std::string store_id);
+  void ScrubLog();
   sqlite::Database db_;
   std::string store_id_;
 };

@@ -6,10 +6,13 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <fstream>
+#include <iterator>
 #include <map>
 #include <random>
 #include <set>
 
+#include "ndpipe/photo/key_tiers.h"
 #include "ndpipe/photo/location_path.h"
 
 namespace ndpipe::photo {
@@ -210,9 +213,11 @@ TEST_F(CatalogTest, TheChangeLogCannotBeRewritten) {
   {
     Open().Add(std::vector{MakePhoto(1, "a")}).value();
   }
-  auto db = sqlite::Database::Open(file_, std::vector<const char*>{""});
+  auto db = sqlite::Database::Open(file_, std::vector<const char*>{"", ""});
   ASSERT_TRUE(db);
   EXPECT_FALSE(db->Run("UPDATE change_log SET path = 'b'"));
+  // What is written of a deleted photo cannot be written of one that is there.
+  EXPECT_FALSE(db->Run("UPDATE change_log SET kind = 4, path = '', origin = ''"));
   EXPECT_FALSE(db->Run("DELETE FROM change_log"));
   EXPECT_EQ(Open().ReadChanges(0, 10)->at(0).path, "a");
 }
@@ -222,12 +227,160 @@ TEST_F(CatalogTest, TheStoreIdStaysAndANewerSchemaIsRefused) {
   EXPECT_EQ(id.size(), 32U);
   EXPECT_EQ(Open().store_id(), id);
   {
-    auto db = sqlite::Database::Open(file_, std::vector<const char*>{""});
+    auto db = sqlite::Database::Open(file_, std::vector<const char*>{"", ""});
     ASSERT_TRUE(db->Execute("PRAGMA user_version = 99"));
   }
   const auto newer = Catalog::Open(file_);
   ASSERT_FALSE(newer);
   EXPECT_EQ(newer.error().code, ErrorCode::kFailedPrecondition);
+}
+
+std::string BytesOf(const fs::path& file) {
+  std::ifstream in(file, std::ios::binary);
+  return {std::istreambuf_iterator<char>(in), {}};
+}
+
+// Deletion reaches every byte: no file of the catalog holds the text any more.
+TEST_F(CatalogTest, ADeletionTakesEveryTextOfThePhotoWithIt) {
+  Catalog catalog = Open();
+  Catalog daemon = Open();  // another process that holds the same file open
+  std::vector<NewPhoto> photos;
+  for (int i = 0; i < 400; ++i) {
+    photos.push_back(
+        MakePhoto(i, fmt::format("/home/visit-{:03}.jpg", i), {fmt::format("person-{:03}", i)}));
+    photos.back().origin = fmt::format("place-{:03}", i);
+  }
+  ASSERT_TRUE(catalog.Add(photos));
+  ASSERT_TRUE(catalog.Move("/home/visit-200.jpg", "/home/moved-200.jpg"));
+  ASSERT_TRUE(catalog.MarkMissing("/home/moved-200.jpg"));
+  ASSERT_TRUE(daemon.Find(201).error().code == ErrorCode::kNotFound);
+  const auto before = Value(catalog.ReadChanges(0, 10'000));
+
+  ASSERT_TRUE(catalog.Delete(201));
+  ASSERT_TRUE(catalog.Delete(300));
+  for (const auto& entry : fs::directory_iterator(folder_)) {
+    const std::string bytes = BytesOf(entry.path());
+    for (const auto* text : {"visit-200", "moved-200", "place-200", "person-200", "visit-299",
+                             "place-299", "person-299"}) {
+      EXPECT_EQ(bytes.find(text), std::string::npos) << text << " in " << entry.path();
+    }
+  }
+  EXPECT_NE(BytesOf(file_).find("person-201"), std::string::npos);
+
+  const auto after = Value(daemon.ReadChanges(0, 10'000));
+  ASSERT_EQ(after.size(), before.size() + 2);
+  for (size_t i = 0; i < after.size(); ++i) {
+    ASSERT_EQ(after[i].sequence, static_cast<int64_t>(i) + 1);
+    if (after[i].number != 201 && after[i].number != 300) continue;
+    EXPECT_EQ(after[i].kind, ChangeKind::kDeleted);
+    EXPECT_EQ(after[i].path + after[i].old_path + after[i].origin + after[i].label, "");
+    EXPECT_EQ(after[i].id, photos[static_cast<size_t>(after[i].number) - 1].id);
+  }
+}
+
+TEST_F(CatalogTest, CopiesOfDeletedPhotosAreToBeRemovedUntilTheyAre) {
+  Catalog catalog = Open();
+  AddOne(catalog, MakePhoto(1, "photos/1.jpg"));
+  AddOne(catalog, MakePhoto(1, "/in/place.jpg"));
+  AddOne(catalog, MakePhoto(2, "photos/2.jpg"));
+  AddOne(catalog, MakePhoto(3, "photos/3.jpg"));
+  for (int64_t number = 1; number <= 3; ++number) ASSERT_TRUE(catalog.Delete(number));
+  AddOne(catalog, MakePhoto(2, "photos/2.jpg"));  // back again: its copy is needed
+  std::vector<std::string> asked;
+  const auto refuse_third = [&](const std::string& path) -> Status {
+    asked.push_back(path);
+    if (path == "photos/3.jpg") return Fail(ErrorCode::kPermissionDenied, "no");
+    return {};
+  };
+  EXPECT_EQ(catalog.SettleRemovals(refuse_third).error().code, ErrorCode::kPermissionDenied);
+  EXPECT_EQ(asked, (std::vector<std::string>{"photos/1.jpg", "photos/3.jpg"}));
+  EXPECT_FALSE(catalog.SettleRemovals(refuse_third));
+  EXPECT_EQ(asked.size(), 3U);
+  EXPECT_EQ(asked.back(), "photos/3.jpg");
+  EXPECT_TRUE(Open().SettleRemovals([](const std::string&) { return Status(); }));
+  EXPECT_TRUE(catalog.SettleRemovals(refuse_third));
+  EXPECT_EQ(asked.size(), 3U);
+}
+
+// The schema of the first version, as far as its catalogs differ from an empty one of today.
+TEST_F(CatalogTest, ACatalogOfTheFirstSchemaIsBroughtUpToDate) {
+  {
+    const std::string schema =
+        BytesOf(fs::path(NDPIPE_SOURCE_DIR) / "src/ndpipe/photo/testdata/catalog_schema_1.sql");
+    ASSERT_FALSE(schema.empty());
+    auto db = sqlite::Database::Open(file_, std::vector<const char*>{schema.c_str()});
+    ASSERT_TRUE(db) << db.error().message;
+    for (int i = 1; i <= 3; ++i) {
+      const NewPhoto photo = MakePhoto(i, fmt::format("/x/{}", i));
+      ASSERT_TRUE(db->Run("INSERT INTO photo VALUES(?1, ?2, ?3, 0, 1, 1, 0, ?4)", i,
+                          std::span<const uint8_t>(photo.id.bytes),
+                          static_cast<int64_t>(photo.id.Prefix64()), i == 3));
+      ASSERT_TRUE(db->Run("INSERT INTO change_log VALUES(?1, 1, ?1, 0, ?2, '', 'o', '', 1, 1, 1)",
+                          i, photo.path));
+      if (i == 3) continue;  // deleted, and still in the log
+      ASSERT_TRUE(db->Run("INSERT INTO location VALUES(?1, ?1, ?2, ?3, 0, 1, 1, 'o')", i,
+                          photo.path, static_cast<int64_t>(Sha256::Of(photo.path).Prefix64())));
+    }
+    ASSERT_TRUE(db->Run("INSERT INTO store VALUES(1, 'the id', 2, 2, 0, 0, 2)"));
+  }
+  Catalog catalog = Open();
+  EXPECT_EQ(catalog.store_id(), "the id");
+  EXPECT_EQ(*catalog.NumberOf(MakePhoto(2, "").id), 2);
+  EXPECT_EQ(*catalog.NumberOf(MakePhoto(3, "").id), std::nullopt);
+  EXPECT_EQ((*catalog.FindPath("/x/1"))->number, 1);
+  EXPECT_FALSE(AddOne(catalog, MakePhoto(1, "/x/1")).is_new_photo);
+  EXPECT_EQ(AddOne(catalog, MakePhoto(3, "/x/3")).number, 4);
+  const auto changes = Value(catalog.ReadChanges(0, 10));
+  EXPECT_EQ(changes[1].path, "/x/2");
+  EXPECT_EQ(changes[2].kind, ChangeKind::kDeleted);
+  EXPECT_EQ(changes[2].path, "");
+}
+
+// More photos than the smallest tier of the indexes holds.
+TEST_F(CatalogTest, PhotosAreFoundWhicheverTierTheirKeysAreIn) {
+  Catalog catalog = Open();
+  constexpr int kPhotos = 12'000;
+  std::vector<NewPhoto> batch;
+  for (int i = 0; i < kPhotos; ++i) batch.push_back(MakePhoto(i, fmt::format("/p/{}", i)));
+  for (size_t at = 0; at < batch.size(); at += 1000) {
+    ASSERT_TRUE(catalog.Add(std::span(batch).subspan(at, 1000)));
+  }
+  for (const auto& outcome : Value(catalog.Add(batch))) ASSERT_FALSE(outcome.is_new_photo);
+  for (int i = 0; i < kPhotos; i += 97) {
+    ASSERT_EQ(*catalog.NumberOf(batch[static_cast<size_t>(i)].id), i + 1);
+    ASSERT_TRUE(catalog.Move(fmt::format("/p/{}", i), fmt::format("/q/{}", i)));
+    ASSERT_EQ(*catalog.FindPath(fmt::format("/p/{}", i)), std::nullopt);
+    ASSERT_EQ((*catalog.FindPath(fmt::format("/q/{}", i)))->number, i + 1);
+    ASSERT_TRUE(catalog.Delete(i + 1));
+    ASSERT_EQ(*catalog.FindPath(fmt::format("/q/{}", i)), std::nullopt);
+    ASSERT_EQ(*catalog.NumberOf(batch[static_cast<size_t>(i)].id), std::nullopt);
+  }
+}
+
+TEST_F(CatalogTest, FullTiersMoveUp) {
+  constexpr const char* kTable =
+      "CREATE TABLE key_entry(run INTEGER, key INTEGER, row INTEGER, PRIMARY KEY(run, key, row))"
+      " WITHOUT ROWID";
+  auto db = *sqlite::Database::Open(file_, std::vector<const char*>{kTable});
+  const auto runs = [&] {
+    std::vector<int64_t> counts(6);
+    EXPECT_TRUE(db.Query("SELECT run, count(*) FROM key_entry GROUP BY run",
+                         [&](const auto& row) { counts.at(row.Int(0)) = row.Int(1); }));
+    return counts;
+  };
+  ASSERT_TRUE(AddKey(db, KeyKind::kId, 9, 1));
+  ASSERT_TRUE(AddKey(db, KeyKind::kId, -9, 2));
+  ASSERT_TRUE(AddKey(db, KeyKind::kPath, 9, 1));
+  ASSERT_TRUE(MergeKeys(db, 5, 100));
+  EXPECT_EQ(runs(), (std::vector<int64_t>{0, 0, 0, 0, 2, 1}));
+  ASSERT_TRUE(MergeKeys(db, 16'000, 17'000));
+  EXPECT_EQ(runs(), (std::vector<int64_t>{0, 0, 2, 1, 0, 0}));
+  ASSERT_TRUE(AddKey(db, KeyKind::kId, 9, 3));
+  ASSERT_TRUE(MergeKeys(db, 262'000, 263'000));
+  EXPECT_EQ(runs(), (std::vector<int64_t>{2, 1, 1, 0, 0, 0}));
+  ASSERT_TRUE(RemoveKey(db, KeyKind::kId, 9, 1));
+  ASSERT_TRUE(RemoveKey(db, KeyKind::kId, 9, 3));
+  EXPECT_EQ(runs(), (std::vector<int64_t>{1, 1, 0, 0, 0, 0}));
 }
 
 // What a catalog must do, in plain containers.
@@ -386,6 +539,9 @@ TEST_F(CatalogTest, BehavesLikePlainContainersUnderRandomOperations) {
   std::mt19937_64 random(20261123);
   const auto draw = [&](int count) { return static_cast<int>(random() % count); };
   const auto path = [&] { return fmt::format("/p/{}", draw(12)); };
+  // A reader that keeps up: what it read before a deletion was there then.
+  Replay follower;
+  int64_t followed = 0;
   for (int step = 0; step < 600; ++step) {
     const int operation = draw(10);
     if (operation < 5) {
@@ -415,11 +571,26 @@ TEST_F(CatalogTest, BehavesLikePlainContainersUnderRandomOperations) {
       (void)catalog.Delete(number);
       reference.Delete(number);
     }
+    for (const Change& change : Value(catalog.ReadChanges(followed, draw(20)))) {
+      ASSERT_EQ(change.sequence, ++followed);
+      follower.Apply(change);
+    }
     if (step % 25 == 0) {
       ASSERT_NO_FATAL_FAILURE(ExpectSame(catalog, reference));
     }
   }
   ExpectSame(catalog, reference);
+  Replay late;
+  for (const Change& change : Value(catalog.ReadChanges(0, 1'000'000))) {
+    late.Apply(change);
+    if (change.sequence > followed) follower.Apply(change);
+  }
+  for (Replay* replay : {&follower, &late}) {
+    std::erase_if(replay->present, [](const auto& entry) { return entry.second.empty(); });
+  }
+  EXPECT_EQ(follower.present, late.present);
+  EXPECT_EQ(follower.labels, late.labels);
+  EXPECT_EQ(follower.deleted, late.deleted);
 }
 
 // Forks a process that runs `body` and exits with its result.

@@ -5,16 +5,13 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "ndpipe/base/sqlite.h"
 #include "ndpipe/photo/catalog.h"
+#include "ndpipe/photo/key_tiers.h"
 
 namespace ndpipe::photo {
-
-// The indexes by id and by path hold 64 bits of a hash, not the whole text: a third of the size, so
-// they stay in memory for millions of photos. Whoever looks up compares the whole as well.
-inline int64_t IdKey(const PhotoId& id) { return static_cast<int64_t>(id.Prefix64()); }
-inline int64_t PathKey(std::string_view path) { return IdKey(Sha256::Of(path)); }
 
 // Borrows the database. Rolls back at the end of its life unless committed; after an error only
 // that is allowed.
@@ -28,6 +25,10 @@ class CatalogWriter {
   Status Withdraw(const std::string& path, LocationState state);
   Status Move(const std::string& old_path, const std::string& new_path);
 
+  // Paths of copies that deletions left to be removed, but for those that another photo took since.
+  Result<std::vector<std::string>> PendingRemovals();
+  Status ForgetRemoval(const std::string& path);
+
   // Durable on return.
   Status Commit();
 
@@ -39,22 +40,33 @@ class CatalogWriter {
     int64_t num_present = 0;
     int64_t num_labels = 0;
   };
-  CatalogWriter(sqlite::Database& db, sqlite::Transaction transaction, int64_t last_sequence);
+  struct Holder {
+    int64_t row = 0;  // of the location
+    int64_t photo = 0;
+  };
+  CatalogWriter(sqlite::Database& db, sqlite::Transaction transaction, int64_t last_sequence,
+                int64_t keys_added);
 
   template <typename... Keys>
   Result<std::optional<PhotoRow>> FindLive(std::string_view query, const Keys&... keys);
   // The photo that lies at the path now.
-  Result<std::optional<int64_t>> HolderOf(const std::string& path);
+  Result<std::optional<Holder>> HolderOf(const std::string& path);
+  Status AddKey(KeyKind kind, int64_t key, int64_t row);
   Result<PhotoRow> InsertPhoto(const NewPhoto& photo);
   Result<bool> PutLocation(const NewPhoto& photo, PhotoRow& row, AddOutcome& outcome);
   Status PutLabels(const NewPhoto& photo, PhotoRow& row, AddOutcome& outcome);
   Status UpdatePhoto(const PhotoRow& row);
+  Status DropLocations(int64_t number);
+  // Of a deleted photo the log keeps what a reader must know: that it is gone.
+  Status BlankLog(int64_t number);
   void CountPresent(PhotoRow& row, int64_t difference);
   Status Log(const Change& change);
 
   sqlite::Database* db_;
   sqlite::Transaction transaction_;
-  int64_t sequence_;      // of the last entry written
+  int64_t sequence_;     // of the last entry written
+  int64_t keys_before_;  // added to the indexes until the transaction began
+  int64_t keys_added_ = 0;
   CatalogCounts growth_;  // what this transaction adds to the counters
 };
 

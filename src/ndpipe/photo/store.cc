@@ -10,6 +10,7 @@
 #include <chrono>
 #include <utility>
 
+#include "ndpipe/base/log.h"
 #include "ndpipe/photo/location_path.h"
 
 namespace ndpipe::photo {
@@ -85,8 +86,31 @@ Result<std::unique_ptr<PhotoStore>> PhotoStore::Open(const fs::path& folder) {
   FileDescriptor fd(::open(photos.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!fd.valid()) return FailErrno("cannot open folder " + photos.string(), errno);
   NDP_ASSIGN(auto catalog, Catalog::Open(absolute / "catalog.db"));
-  return std::unique_ptr<PhotoStore>(
+  std::unique_ptr<PhotoStore> store(
       new PhotoStore(std::move(absolute), std::move(catalog), std::move(fd)));
+  // What a deletion that was killed has left. A copy that cannot go now goes at another time.
+  const Status settled = store->SettleRemovals();
+  if (!settled) spdlog::warn("a deleted photo's copy is still there: {}", settled.error().message);
+  return store;
+}
+
+Status PhotoStore::SettleRemovals() {
+  return WithCatalog([&](Catalog& catalog) {
+    return catalog.SettleRemovals([&](const std::string& path) -> Status {
+      NDP_ASSIGN(const fs::path file, ResolveLocation(folder_, path));
+      if (::unlink(file.c_str()) != 0 && errno != ENOENT && errno != ENOTDIR) {
+        return FailErrno("cannot remove the deleted photo's copy " + file.string(), errno);
+      }
+      std::error_code error;
+      if (!fs::is_directory(file.parent_path(), error)) return {};
+      return SyncFolder(file.parent_path());
+    });
+  });
+}
+
+Status PhotoStore::Delete(int64_t number) {
+  NDP_RETURN_IF_ERROR(WithCatalog([&](Catalog& catalog) { return catalog.Delete(number); }));
+  return SettleRemovals();
 }
 
 Result<std::vector<uint8_t>> PhotoStore::ReadLocation(const Catalog::Location& location) {

@@ -51,6 +51,11 @@ class PhotoStore : public PhotoSource {
   // or changed in the catalog.
   Result<std::vector<uint8_t>> Read(int64_t number) override;
 
+  // Catalog::Delete, and the photo's copies in photos/ are removed; files left in place stay. The
+  // tombstone is durable first: what a crash leaves between goes when the store is opened next.
+  // kNotFound. Any other error of the removal: the photo is deleted, its copy is tried again then.
+  Status Delete(int64_t number);
+
   // Runs `use` with the catalog under the store's mutex.
   template <typename Use>
   auto WithCatalog(Use&& use) {
@@ -73,6 +78,7 @@ class PhotoStore : public PhotoSource {
  private:
   PhotoStore(std::filesystem::path folder, Catalog catalog, FileDescriptor folder_fd);
   Result<std::vector<uint8_t>> ReadLocation(const Catalog::Location& location);
+  Status SettleRemovals();
   Status CopyTo(std::span<const uint8_t> bytes, const std::string& path);
 
   std::filesystem::path folder_;

@@ -117,6 +117,53 @@ TEST_F(PhotoStoreTest, SweepsWhatAKilledImportLeft) {
   EXPECT_TRUE(fs::exists(incoming / "new"));
 }
 
+TEST_F(PhotoStoreTest, DeletingRemovesTheCopyAndLeavesOtherFilesAlone) {
+  const std::string original = folder_ / "original.jpg";
+  Write(original, "bytes");
+  const auto path = *store_->CopyIn(AsBytes("bytes"), Sha256::Of("bytes"), ".jpg");
+  const int64_t number = Add("bytes", path);
+  Add("bytes", original);
+  const auto kept = *store_->CopyIn(AsBytes("kept"), Sha256::Of("kept"), ".jpg");
+  Add("kept", kept);
+  ASSERT_TRUE(store_->Delete(number));
+  EXPECT_FALSE(fs::exists(store_->folder() / path));
+  EXPECT_TRUE(fs::exists(store_->folder() / kept));
+  EXPECT_TRUE(fs::exists(original));
+  EXPECT_EQ(store_->Delete(number).error().code, ErrorCode::kNotFound);
+  EXPECT_EQ(store_->Read(number).error().code, ErrorCode::kNotFound);
+}
+
+// As after a kill between the tombstone and the removal.
+TEST_F(PhotoStoreTest, OpeningFinishesADeletion) {
+  const auto path = *store_->CopyIn(AsBytes("bytes"), Sha256::Of("bytes"), ".jpg");
+  const auto again = *store_->CopyIn(AsBytes("again"), Sha256::Of("again"), ".jpg");
+  const std::vector<int64_t> numbers = {Add("bytes", path), Add("again", again)};
+  for (const int64_t number : numbers) {
+    ASSERT_TRUE(store_->WithCatalog([&](Catalog& catalog) { return catalog.Delete(number); }));
+  }
+  EXPECT_TRUE(fs::exists(store_->folder() / path));
+  const int64_t back = Add("again", again);  // imported again in between
+  store_ = *PhotoStore::Open(folder_ / "store");
+  EXPECT_FALSE(fs::exists(store_->folder() / path));
+  EXPECT_EQ(AsText(*store_->Read(back)), "again");
+}
+
+TEST_F(PhotoStoreTest, ACopyThatCannotBeRemovedIsTriedAgain) {
+  const auto path = *store_->CopyIn(AsBytes("bytes"), Sha256::Of("bytes"), ".jpg");
+  const int64_t number = Add("bytes", path);
+  const fs::path file = store_->folder() / path;
+  fs::remove(file);
+  fs::create_directories(file / "in the way");  // a folder cannot be unlinked, not by root either
+  const Status deleted = store_->Delete(number);
+  ASSERT_FALSE(deleted);
+  EXPECT_NE(deleted.error().message.find(path), std::string::npos);
+  EXPECT_EQ(Counts().photos, 0);
+  fs::remove_all(file);
+  Write(file, "bytes");
+  ASSERT_TRUE(PhotoStore::Open(folder_ / "store"));
+  EXPECT_FALSE(fs::exists(file));
+}
+
 TEST_F(PhotoStoreTest, AFileInThePlaceOfTheFolderIsAClearError) {
   Write(folder_ / "file", "x");
   const auto store = PhotoStore::Open(folder_ / "file");

@@ -92,7 +92,12 @@ Status Intake::Flush() {
                }
                return catalog.Add(photos);
              }));
+  NDP_ASSIGN(const auto is_gone, MarkGoneCopies(photos));
   for (size_t i = 0; i < outcomes.size(); ++i) {
+    if (is_gone[i]) {
+      Fail(photos[i].origin, "it was deleted while it was imported: import it again");
+      continue;
+    }
     ++(outcomes[i].is_new_photo ? report_.added : report_.known);
     if (outcomes[i].is_new_photo) report_.bytes += photos[i].size_bytes;
     report_.source_labels += outcomes[i].num_new_labels;
@@ -103,6 +108,23 @@ Status Intake::Flush() {
   }
   batch_.clear();
   return {};
+}
+
+// Another process may have deleted the same photo, and its copy, between this batch's copying and
+// its entry in the catalog. Now that it is entered, nobody removes the copy any more.
+Result<std::vector<bool>> Intake::MarkGoneCopies(std::span<const NewPhoto> photos) {
+  std::vector<bool> is_gone(photos.size());
+  std::vector<std::string> paths;
+  for (size_t i = 0; i < photos.size(); ++i) {
+    if (photos[i].path.starts_with('/')) continue;
+    std::error_code error;
+    const bool is_there = std::filesystem::exists(store_.folder() / photos[i].path, error);
+    is_gone[i] = !is_there && !error;
+    if (is_gone[i]) paths.push_back(photos[i].path);
+  }
+  NDP_RETURN_IF_ERROR(
+      store_.WithCatalog([&](Catalog& catalog) { return catalog.MarkMissing(paths); }));
+  return is_gone;
 }
 
 void Intake::ShowProgress(bool always) {

@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -49,6 +50,7 @@ class Intake {
 
  private:
   Status Flush();
+  Result<std::vector<bool>> MarkGoneCopies(std::span<const NewPhoto> photos);
   void Fail(std::string origin, std::string reason);
   void ShowProgress(bool always);
 
