@@ -27,7 +27,7 @@ class Generator {
   // kInvalidArgument unless 1 ≤ num_classes ≤ kMaxGeneratedClasses.
   static Result<Generator> Create(int num_classes, uint64_t seed);
 
-  // About 5 ms on one core. Each class has as many photos as any other, give or take one, and every
+  // About 7 ms on one core. Each class has as many photos as any other, give or take one, and every
   // fifth photo of the collection is a test photo.
   Result<GeneratedPhoto> Make(int64_t index) const;
 

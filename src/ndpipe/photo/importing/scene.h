@@ -6,6 +6,8 @@
 #include <span>
 #include <vector>
 
+#include "ndpipe/photo/importing/shapes.h"
+
 namespace ndpipe::photo {
 
 // SplitMix64: small, fast, and the same on every machine.
@@ -27,21 +29,6 @@ class Random {
   uint64_t state_;
 };
 
-enum class Shape {
-  kCircle,
-  kSquare,
-  kTriangle,
-  kStar,
-  kCross,
-  kHeart,
-  kRing,
-  kHexagon,
-  kCrescent,
-  kArrow
-};
-inline constexpr int kNumShapes = 10;
-enum class Texture { kPlain, kStriped, kChecked, kDotted, kWavy };
-inline constexpr int kNumTextures = 5;
 enum class Colour { kRed, kGreen, kBlue, kYellow, kPurple, kOrange, kCyan, kPink };
 inline constexpr int kNumColours = 8;
 
