@@ -12,7 +12,7 @@ import time
 
 PROGRAM = os.environ.get("NDPIPE_PROGRAM") or str(
     pathlib.Path(__file__).resolve().parents[2] / "build" / "release" / "ndpipe")
-DEADLINE_SECONDS = 240
+DEADLINE_SECONDS = 400
 
 
 def run(*arguments, check=True, env=None):

@@ -1,6 +1,9 @@
 """The published commands, and what readers see while labels change."""
 
 import json
+import pathlib
+import subprocess
+import sys
 
 from harness import Cluster, run, wait_until
 
@@ -110,3 +113,19 @@ def test_infer_writes_csv_and_json(tmp_path):
     lines = (tmp_path / "labels.csv").read_text().splitlines()
     assert lines[0] == "path,label,class_index,confidence,error" and len(lines) == 15
     assert sum(line.startswith("broken.jpg,,,,") for line in lines) == 1
+
+
+def test_a_second_backbone_labels_everything_and_the_first_comes_back(tmp_path):
+    root = pathlib.Path(__file__).resolve().parents[2]
+    subprocess.run([sys.executable, root / "tools" / "make_random_backbone.py", "vit-tiny", tmp_path / "vit"],
+                   check=True, capture_output=True)
+    with Cluster(tmp_path, 1, (3, 24, 2)) as cluster:
+        cluster.start().wait_for_stores()
+        cluster.ask("relabel")
+        added = cluster.ask("models", "add", tmp_path / "vit" / "model.onnx")
+        assert (added["version"], added["state"]) == (2, "staged")
+        cluster.ask("relabel")  # the newest version
+        cluster.check_one_outcome_each(2)
+        cluster.ask("relabel", "--model-version", 1)
+        assert cluster.ask("status")["serving_version"] == 1
+        assert {m["version"]: m["state"] for m in cluster.ask("models")}[1] == "serving"
