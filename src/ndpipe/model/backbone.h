@@ -74,6 +74,7 @@ class BackboneFolder {
   Result<Backbone> Get(const Hash256& hash) const;  // kNotFound
   Result<Backbone> FindByName(
       std::string_view name) const;  // manifest name; the newest of several; kNotFound
+  // By hash. Damaged ones are left out, with a warning in the log.
   Result<std::vector<Backbone>> List() const;
 
  private:

@@ -12,6 +12,7 @@
 
 #include "ndpipe/base/bytes.h"
 #include "ndpipe/base/file.h"
+#include "ndpipe/base/log.h"
 #include "ndpipe/model/backbone.h"
 #include "ndpipe/model/backbone_graph.h"
 #include "ndpipe/model/classifier.h"
@@ -141,6 +142,14 @@ Result<Backbone> LoadBackbone(const fs::path& folder, const Hash256& hash) {
   return backbone;
 }
 
+// Makes way for the backbone when what lies in its place is damaged: adding it again mends it.
+void MoveDamagedAway(const fs::path& target, const Hash256& hash) {
+  std::error_code error;
+  if (!fs::is_directory(target, error) || LoadBackbone(target, hash)) return;
+  const auto aside = TemporaryFolder::Make(target.parent_path());
+  if (aside) ::rename(target.c_str(), (aside->path() / "damaged").c_str());
+}
+
 fs::file_time_type AddedAt(const fs::path& folder) {
   std::error_code error;
   const auto time = fs::last_write_time(folder / kManifestName, error);
@@ -170,6 +179,7 @@ Result<Backbone> BackboneFolder::Add(const fs::path& onnx_file, const fs::path& 
   NDP_ASSIGN(const Hash256 hash, file.Finish());
   NDP_RETURN_IF_ERROR(WriteFileDurably(temporary.path() / kManifestName, FormatManifest(manifest)));
   NDP_RETURN_IF_ERROR(LoadBackbone(temporary.path(), hash));
+  MoveDamagedAway(folder_ / hash.Hex(), hash);
   NDP_RETURN_IF_ERROR(temporary.MoveTo(folder_ / hash.Hex()));
   return Get(hash);
 }
@@ -188,6 +198,7 @@ Result<Backbone> BackboneFolder::AddKept(const Hash256& hash, const fs::path& on
   }
   NDP_RETURN_IF_ERROR(WriteFileDurably(temporary.path() / kManifestName, FormatManifest(manifest)));
   NDP_RETURN_IF_ERROR(LoadBackbone(temporary.path(), hash));
+  MoveDamagedAway(folder_ / hash.Hex(), hash);
   NDP_RETURN_IF_ERROR(temporary.MoveTo(folder_ / hash.Hex()));
   return Get(hash);
 }
@@ -226,8 +237,15 @@ Result<std::vector<Backbone>> BackboneFolder::List() const {
   std::ranges::sort(hashes);
   std::vector<Backbone> backbones;
   for (const auto& hash : hashes) {
-    NDP_ASSIGN(Backbone backbone, Get(hash));
-    backbones.push_back(std::move(backbone));
+    auto backbone = Get(hash);
+    if (backbone) {
+      backbones.push_back(*std::move(backbone));
+    } else {
+      // One damaged backbone must not keep a server from starting with the others; who asks for
+      // this one gets the error.
+      spdlog::warn("the backbone {} is left out: {}; add it again", hash.Hex(),
+                   backbone.error().message);
+    }
   }
   return backbones;
 }

@@ -44,10 +44,11 @@ Result<Graph> ReduceToClassifier(Graph graph, const Manifest& manifest) {
                     classifier.node + ")");
   }
   NDP_RETURN_IF_ERROR(ReadClassifier(graph, classifier));
-  const Dimension batch = (*graph.inputs[0].shape)[0];
-  graph.outputs = {{classifier.logits, classifier.logits_type,
-                    std::vector<Dimension>{batch, {classifier.num_classes, ""}}}};
+  graph.outputs = {{classifier.logits, classifier.logits_type, {}}};
   RemoveUnused(graph);
+  NDP_RETURN_IF_ERROR(FreeBatchSize(graph));
+  const Dimension batch = (*graph.inputs[0].shape)[0];
+  graph.outputs[0].shape = std::vector<Dimension>{batch, {classifier.num_classes, ""}};
   graph.metadata = {{kManifestHashKey, ManifestHash(manifest)}};
   return graph;
 }

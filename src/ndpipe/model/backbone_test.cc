@@ -142,6 +142,67 @@ TEST_F(BackboneTest, TakesAKeptModelFromAnotherFolder) {
   EXPECT_TRUE(fs::is_empty(folder_ / "third"));
 }
 
+TEST_F(BackboneTest, ADamagedBackboneIsLeftOutAndMendedByAddingItAgain) {
+  auto kept = Kept();
+  const auto onnx_file = WriteSmall("small", SmallClassifier());
+  const auto good = kept.Add(onnx_file, "");
+  ASSERT_TRUE(good);
+  Manifest other = SmallManifest();
+  other.name = "other";
+  ASSERT_TRUE(WriteFileDurably(folder_ / "other.json", FormatManifest(other)));
+  const auto damaged = kept.Add(onnx_file, folder_ / "other.json");
+  ASSERT_TRUE(damaged);
+
+  const auto is_left_out = [&] {
+    const auto listed = kept.List();
+    return listed && listed->size() == 1 && listed->front().hash == good->hash &&
+           kept.FindByName("small")->hash == good->hash &&
+           kept.FindByName("other").error().code == ErrorCode::kNotFound &&
+           !kept.Get(damaged->hash);
+  };
+  fs::resize_file(damaged->onnx_file, 100);
+  EXPECT_TRUE(is_left_out());
+  ASSERT_TRUE(kept.Add(onnx_file, folder_ / "other.json"));
+  EXPECT_EQ(kept.List()->size(), 2U);
+  fs::remove(damaged->onnx_file.parent_path() / "manifest.json");
+  EXPECT_TRUE(is_left_out());
+  ASSERT_TRUE(kept.Add(onnx_file, folder_ / "other.json"));
+  EXPECT_EQ(kept.FindByName("other")->hash, damaged->hash);
+  EXPECT_EQ(std::distance(fs::directory_iterator(folder_ / "kept"), {}), 2);
+}
+
+// As exporters write them when nothing tells them that the batch size is free.
+TEST_F(BackboneTest, AFixedBatchSizeIsFreedWhereTheGraphAllowsIt) {
+  const auto with_batch = [](int64_t batch_size) {
+    Graph graph = SmallClassifier();
+    (*graph.inputs[0].shape)[0] = {batch_size, ""};
+    (*graph.outputs[0].shape)[0] = {batch_size, ""};
+    return graph;
+  };
+  auto kept = Kept();
+  const auto free = kept.Add(WriteSmall("four", with_batch(4)), "");
+  ASSERT_TRUE(free) << free.error().message;
+  const auto single = kept.Add(WriteSmall("one", with_batch(1)), "");
+  ASSERT_TRUE(single) << single.error().message;
+
+  const auto reshaping = [&](int64_t batch_size, std::vector<int64_t> shape) {
+    Graph graph = with_batch(batch_size);
+    graph.nodes[1] = MakeNode("Reshape", {"pooled", "shape"}, {"features"});
+    graph.initializers["shape"] = Ints({std::ssize(shape)}, shape);
+    return WriteSmall("reshaping", graph);
+  };
+  EXPECT_TRUE(kept.Add(reshaping(4, {-1, 3}), ""));
+  EXPECT_TRUE(kept.Add(reshaping(4, {0, 3}), ""));
+  EXPECT_TRUE(kept.Add(reshaping(1, {1, -1}), ""));
+  for (const auto& shape : {std::vector<int64_t>{4, -1}, {4, 3}, {8, -1}}) {
+    const auto refused = kept.Add(reshaping(4, shape), "");
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code, ErrorCode::kInvalidArgument);
+    EXPECT_THAT(refused.error().message, HasSubstr("batches of 4 photos"));
+    EXPECT_THAT(refused.error().message, HasSubstr("'features' (Reshape)"));
+  }
+}
+
 TEST_F(BackboneTest, SaysWhatIsWrongWithAModel) {
   auto kept = Kept();
   const auto error = [&](const Graph& graph) {

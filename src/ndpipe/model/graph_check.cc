@@ -1,5 +1,6 @@
 #include "ndpipe/model/graph_check.h"
 
+#include <algorithm>
 #include <queue>
 #include <unordered_map>
 #include <unordered_set>
@@ -88,7 +89,42 @@ Status SortTopologically(Graph& graph) {
   return {};
 }
 
+// Whether the node holds the batch size that the model was exported with: a shape that does not
+// follow its input's first dimension, or a constant for each photo of the batch.
+bool HoldsBatchSize(const Graph& graph, const Node& node, int64_t batch_size) {
+  if (!node.domain.empty()) return false;
+  if (node.op_type == "Reshape" || node.op_type == "Expand") {
+    const Tensor* tensor = graph.FindInitializer(node.input(1));
+    const auto shape = tensor == nullptr ? std::nullopt : IntValues(*tensor);
+    if (!shape || shape->empty()) return false;
+    if (node.op_type == "Expand") return shape->front() == batch_size;
+    // A first dimension of batch × heads is common too; without -1 or 0 all of them are fixed.
+    return (shape->front() > 0 && shape->front() % batch_size == 0) ||
+           std::ranges::all_of(*shape, [](int64_t size) { return size > 0; });
+  }
+  if (node.op_type != "Concat" || node.IntAttribute("axis", 0) == 0) return false;
+  return std::ranges::any_of(node.inputs, [&](const std::string& input) {
+    const Tensor* tensor = graph.FindInitializer(input);
+    return tensor != nullptr && tensor->dims.size() > 1 && tensor->dims[0] == batch_size;
+  });
+}
+
 }  // namespace
+
+Status FreeBatchSize(Graph& graph) {
+  Dimension& batch = (*graph.inputs[0].shape)[0];
+  if (batch.size == -1 || batch.size == 1) return {};
+  if (batch.size < 1) return Invalid("its batch size is " + std::to_string(batch.size));
+  for (const auto& node : graph.nodes) {
+    if (!HoldsBatchSize(graph, node, batch.size)) continue;
+    return Invalid("it was exported for batches of " + std::to_string(batch.size) +
+                   " photos, and " + node.Description() +
+                   " works for no other size: export it again with a free batch size (in PyTorch: "
+                   "dynamic_axes, or dynamic_shapes) or for batches of 1");
+  }
+  batch = {-1, "N"};
+  return {};
+}
 
 Status CheckGraph(Graph& graph) {
   if (graph.opset() < kMinOpset || graph.opset() > kMaxOpset) {

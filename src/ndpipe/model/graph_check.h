@@ -15,4 +15,9 @@ Status CheckGraph(Graph& graph);
 // a height and width that the file leaves free. kInvalidArgument otherwise.
 Status CheckInput(Graph& graph, int64_t height, int64_t width);
 
+// Lets a graph that was exported for batches of a fixed size take any, by its input's declaration.
+// kInvalidArgument, naming the node, when the size is built into the graph. A graph for single
+// photos stays one: the engine asks for no more. After CheckInput and constant folding.
+Status FreeBatchSize(Graph& graph);
+
 }  // namespace ndpipe::model
