@@ -19,15 +19,35 @@ bool StartsWith(std::span<const uint8_t> bytes, std::string_view start) {
                     [](char a, uint8_t b) { return static_cast<uint8_t>(a) == b; });
 }
 
+// By the brands of a file type box (ISO 14496-12): the one that it is foremost, then those that it
+// is compatible with, since "mif1" may hold any codec.
+std::string_view HeifFormatOf(std::span<const uint8_t> photo) {
+  constexpr size_t kBrandBytes = 4;
+  constexpr size_t kMaxBoxBytes = 64;
+  const size_t box_bytes = size_t{photo[2]} << 8 | photo[3];
+  const size_t end = std::min({photo.size(), box_bytes, kMaxBoxBytes});
+  std::string_view format;
+  for (size_t at = 8; at + kBrandBytes <= end; at += kBrandBytes) {
+    if (at == 12) continue;  // the minor version
+    const std::string_view brand(reinterpret_cast<const char*>(photo.data() + at), kBrandBytes);
+    if (brand == "avif" || brand == "avis") return "avif";
+    for (const std::string_view heif : {"heic", "heix", "heim", "heis", "mif1", "hevc"}) {
+      if (brand == heif) format = "heif";
+    }
+  }
+  return format;
+}
+
 Result<DecodedPhoto> Decode(std::span<const uint8_t> photo, const DecodeLimits& limits,
                             const PreprocessSpec& spec) {
   const std::string_view format = FormatOf(photo);
   if (format == "jpeg") return DecodeJpeg(photo, limits, spec);
   if (format == "png") return DecodePng(photo, limits);
   if (format == "webp") return DecodeWebp(photo, limits);
+  if (format == "heif" || format == "avif") return DecodeHeif(photo, limits);
   if (photo.empty()) return Fail(ErrorCode::kDataLoss, "the file is empty");
   return Fail(ErrorCode::kInvalidArgument,
-              "not a photo of a known format: JPEG, PNG and WebP are read");
+              "not a photo of a known format: JPEG, PNG, WebP, HEIF and AVIF are read");
 }
 
 }  // namespace
@@ -92,6 +112,9 @@ std::string_view FormatOf(std::span<const uint8_t> photo) {
   if (StartsWith(photo, "\x89PNG\r\n\x1A\n"sv)) return "png";
   if (photo.size() >= 12 && StartsWith(photo, "RIFF"sv) && StartsWith(photo.subspan(8), "WEBP"sv)) {
     return "webp";
+  }
+  if (photo.size() >= 12 && StartsWith(photo.subspan(4), "ftyp"sv)) {
+    return HeifFormatOf(photo);
   }
   return {};
 }

@@ -42,18 +42,20 @@ struct DecodeLimits {
   int64_t max_memory_bytes = int64_t{512} << 20;  // while it is decoded
 };
 
-// photo: the file's bytes: JPEG (baseline, progressive; grey, YCbCr, RGB, CMYK, YCCK), PNG, WebP;
-// told by content, not by name. out: uint8 [crop_height, crop_width, 3], RGB, HWC, spec.num_bytes()
-// bytes. EXIF orientation is honoured, an alpha channel is dropped, 16 bits become 8, ICC profiles
-// are ignored. The pixels are Pillow's (exif_transpose, convert("RGB"), resize, crop), but for
-// JPEGs of at least three times resize_short_side, which are decoded at a reduced scale
-// (docs/decisions/0003), and for 16-bit grey, which Pillow clips. kInvalidArgument: no known
-// format, an animation, an arithmetic-coded JPEG; kDataLoss: broken or truncated;
-// kResourceExhausted: beyond the limits or the machine's memory. Reentrant.
+// photo: the file's bytes: JPEG (baseline, progressive; grey, YCbCr, RGB, CMYK, YCCK), PNG, WebP,
+// HEIF and AVIF; told by content, not by name. out: uint8 [crop_height, crop_width, 3], RGB, HWC,
+// spec.num_bytes() bytes. EXIF orientation is honoured (of HEIF and AVIF the container's), an alpha
+// channel is dropped, 16 bits become 8, ICC profiles are ignored. The pixels are Pillow's
+// (exif_transpose, convert("RGB"), resize, crop), but for JPEGs of at least three times
+// resize_short_side, which are decoded at a reduced scale (docs/decisions/0003), for 16-bit grey,
+// which Pillow clips, and for HEIF and AVIF, whose colour libheif enlarges in its own way.
+// kInvalidArgument: no known format, an animation, an arithmetic-coded JPEG; kDataLoss: broken or
+// truncated; kResourceExhausted: beyond the limits or the machine's memory. Reentrant.
 Status Preprocess(std::span<const uint8_t> photo, const PreprocessSpec& spec,
                   const DecodeLimits& limits, std::span<uint8_t> out);
 
-// The name of the format that the bytes begin like: "jpeg", "png", "webp"; empty for none of these.
+// The name of the format that the bytes begin like: "jpeg", "png", "webp", "heif", "avif"; empty
+// for none of these.
 std::string_view FormatOf(std::span<const uint8_t> photo);
 
 // The project's fixed PNG encoder for converted sources: 8-bit RGB, no filter, stored deflate

@@ -51,7 +51,7 @@ Result<DecodedPhoto> DecodeWebp(std::span<const uint8_t> photo, const DecodeLimi
   const std::unique_ptr<WebPDemuxer, FreeDemuxer> demuxer(WebPDemux(&data));
   if (!demuxer) return Broken("its chunks do not fit together");
 
-  const int64_t bytes_per_pixel = features.format == kLossless ? 8 : 5;
+  const int64_t bytes_per_pixel = features.format == kLossless ? 8 : 6;
   NDP_RETURN_IF_ERROR(CheckMemory(bytes_per_pixel * features.width * features.height,
                                   features.width, features.height, limits));
   DecodedPhoto decoded;
