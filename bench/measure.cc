@@ -1,0 +1,83 @@
+#include "measure.h"
+
+#include <fmt/format.h>
+#include <sched.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <utility>
+
+namespace ndpipe::bench {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::string CpuName() {
+  std::ifstream file("/proc/cpuinfo");
+  for (std::string line; std::getline(file, line);) {
+    const auto colon = line.find(": ");
+    if (line.starts_with("model name") && colon != std::string::npos) return line.substr(colon + 2);
+  }
+  return "unknown";
+}
+
+}  // namespace
+
+double Median(std::vector<double> values) {
+  std::ranges::sort(values);
+  return values[values.size() / 2];
+}
+
+double MedianRatio(const std::vector<double>& a, const std::vector<double>& b) {
+  std::vector<double> ratios;
+  for (size_t i = 0; i < a.size(); ++i) ratios.push_back(a[i] / b[i]);
+  return Median(ratios);
+}
+
+int UsableCores() {
+  cpu_set_t cores;
+  CPU_ZERO(&cores);
+  if (::sched_getaffinity(0, sizeof(cores), &cores) != 0) return 1;
+  return std::max(1, CPU_COUNT(&cores));
+}
+
+void PrintMachine() {
+  double load = 0;
+  ::getloadavg(&load, 1);
+  fmt::print(R"({{"bench":"machine","cpu":"{}","cores":{},"cores_used":{},"load_before":{:.1f}}})"
+             "\n",
+             CpuName(), ::sysconf(_SC_NPROCESSORS_ONLN), UsableCores(), load);
+}
+
+Result<BenchModel> BenchModel::Open(const std::string& model) {
+  NDP_ASSIGN(const auto onnx_file, model::ResolveModel(model));
+  const fs::path folder = fs::temp_directory_path() / fmt::format("ndpipe-bench-{}", ::getpid());
+  NDP_ASSIGN(auto backbones, model::BackboneFolder::Open(folder));
+  NDP_ASSIGN(auto backbone, backbones.Add(onnx_file, {}));
+  return BenchModel(folder, std::move(backbone));
+}
+
+BenchModel::BenchModel(fs::path folder, model::Backbone backbone)
+    : folder_(std::move(folder)), backbone_(std::move(backbone)) {}
+
+BenchModel::BenchModel(BenchModel&& other) noexcept
+    : folder_(std::exchange(other.folder_, {})), backbone_(std::move(other.backbone_)) {}
+
+BenchModel::~BenchModel() {
+  std::error_code ignored;
+  if (!folder_.empty()) fs::remove_all(folder_, ignored);
+}
+
+int Main(const char* name, const std::function<Status()>& run) {
+  std::setvbuf(stdout, nullptr, _IOLBF, 0);
+  PrintMachine();
+  const Status ran = run();
+  if (ran) return 0;
+  fmt::print(stderr, "{}: {}\n", name, ran.error().message);
+  return 1;
+}
+
+}  // namespace ndpipe::bench

@@ -1,0 +1,49 @@
+// What the benchmarks share: medians, the machine's description, a model in a folder of its own.
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "ndpipe/base/result.h"
+#include "ndpipe/model/backbone.h"
+
+namespace ndpipe::bench {
+
+// Rounds of a measurement: what is compared runs in turn in each, so that other load on the machine
+// meets all of it, and medians are over the rounds.
+inline constexpr int kRounds = 5;
+
+double Median(std::vector<double> values);
+// Of a[i] / b[i]: both of one round.
+double MedianRatio(const std::vector<double>& a, const std::vector<double>& b);
+
+int UsableCores();
+
+// Prints {"bench":"machine", …}: the CPU, the usable cores, their load. A figure without it says
+// nothing.
+void PrintMachine();
+
+// A backbone imported into a temporary folder, which goes away with it.
+class BenchModel {
+ public:
+  // model: as ndpipe infer takes it.
+  static Result<BenchModel> Open(const std::string& model);
+  BenchModel(BenchModel&& other) noexcept;
+  BenchModel& operator=(BenchModel&&) = delete;
+  ~BenchModel();
+
+  const model::Backbone& backbone() const { return backbone_; }
+  const std::filesystem::path& folder() const { return folder_; }
+
+ private:
+  BenchModel(std::filesystem::path folder, model::Backbone backbone);
+  std::filesystem::path folder_;
+  model::Backbone backbone_;
+};
+
+// The program's main: prints the error of `run` under `name`; the exit status.
+int Main(const char* name, const std::function<Status()>& run);
+
+}  // namespace ndpipe::bench
