@@ -31,7 +31,8 @@ class ModelOracleTest : public TemporaryFolderTest {
 
   // Adds a model and holds the kept file against it: equal logits, and OwnTail on the features of
   // ONNX Runtime gives the same logits.
-  void ExpectSame(const fs::path& onnx_file, int max_nodes) {
+  // `reference`: makes the logits that are expected; empty: the model itself does.
+  void ExpectSame(const fs::path& onnx_file, int max_nodes, const fs::path& reference = {}) {
     auto kept = BackboneFolder::Open(folder_ / "kept");
     ASSERT_TRUE(kept);
     const auto added = kept->Add(onnx_file, "");
@@ -39,9 +40,9 @@ class ModelOracleTest : public TemporaryFolderTest {
     const auto tail = OwnTail(*added);
     ASSERT_TRUE(tail) << tail.error().message;
     ASSERT_TRUE(WriteFileDurably(folder_ / "tail.safetensors", SerializeTail(*tail)));
-    EXPECT_EQ(RunOracle("same " + onnx_file.string() + " " + added->onnx_file.string() + " " +
-                        added->cut + " " + (folder_ / "tail.safetensors").string() + " " +
-                        std::to_string(max_nodes)),
+    EXPECT_EQ(RunOracle("same " + (reference.empty() ? onnx_file : reference).string() + " " +
+                        added->onnx_file.string() + " " + added->cut + " " +
+                        (folder_ / "tail.safetensors").string() + " " + std::to_string(max_nodes)),
               0);
   }
 
@@ -88,6 +89,19 @@ TEST_F(ModelOracleTest, FoldingComputesWhatOnnxRuntimeComputes) {
     ++num_chains;
   }
   EXPECT_GE(num_chains, 15);
+}
+
+TEST_F(ModelOracleTest, FindsTheClassifierHoweverExportersEndIt) {
+  ASSERT_EQ(RunOracle("classifiers " + folder_.string()), 0);
+  int num_models = 0;
+  for (const auto& entry : fs::directory_iterator(folder_)) {
+    if (!entry.path().filename().string().starts_with("classifier-")) continue;
+    SCOPED_TRACE(entry.path().filename().string());
+    ASSERT_TRUE(WriteFileDurably(entry.path() / "manifest.json", FormatManifest(SmallManifest())));
+    ExpectSame(entry.path() / "model.onnx", 6, entry.path() / "reference.onnx");
+    ++num_models;
+  }
+  EXPECT_EQ(num_models, 16);
 }
 
 TEST_F(ModelOracleTest, PythonReadsTails) {

@@ -2,7 +2,7 @@
 """The other side of model_oracle_test: makes foreign ONNX files and compares with independent implementations.
 
 usage: oracle.py same FOREIGN KEPT CUT TAIL MAX_NODES | external FOLDER | spellings FOLDER | chains FOLDER
-       | tail FILE BACKBONE_HEX
+       | classifiers FOLDER | tail FILE BACKBONE_HEX
 """
 
 import pathlib
@@ -221,7 +221,46 @@ def chains(folder: str) -> None:
         onnx.save(model, str(out / "model.onnx"))
 
 
+def classifiers(folder: str) -> None:
+    """The same classifier as exporters of different opsets and habits end it: OUT/model.onnx, and OUT/reference.onnx,
+    which makes the logits that are expected."""
+    node = helper.make_node
+    bias = numpy_helper.from_array(BIAS, "bias")
+    by_class = numpy_helper.from_array(WEIGHT, "weight")
+    by_feature = numpy_helper.from_array(WEIGHT.T.copy(), "weight")
+    half = numpy_helper.from_array(WEIGHT.T.astype(np.float16), "half")
+    pool = node("GlobalAveragePool", ["input"], ["pooled"])
+    plain = [node("Gemm", ["features", "weight", "bias"], ["logits"], transB=1)]
+    softmax = [node("Softmax", ["logits"], ["probabilities"], axis=1)]
+    endings = {
+        "gemm-by-class": (BODY + plain, [by_class, bias], "logits"),
+        "gemm-by-feature": (BODY + [node("Gemm", ["features", "weight", "bias"], ["logits"])], [by_feature, bias], "logits"),
+        "flatten-axis": (
+            [pool, node("Flatten", ["pooled"], ["features"], axis=-3)] + plain, [by_class, bias], "logits"),
+        "reshape": (
+            [pool, node("Reshape", ["pooled", "dims"], ["features"])] + plain,
+            [by_class, bias, ints("dims", -1, 3)], "logits"),
+        "matmul-add": (
+            BODY + [node("MatMul", ["features", "weight"], ["product"]), node("Add", ["product", "bias"], ["logits"])],
+            [by_feature, bias], "logits"),
+        "half-weights": (
+            BODY + [node("Cast", ["half"], ["weight"], to=TensorProto.FLOAT),
+                    node("Gemm", ["features", "weight", "bias"], ["logits"])], [half, bias], "logits"),
+        "softmax": (BODY + plain + softmax, [by_class, bias], "probabilities"),
+        "identity": (
+            BODY + [node("Identity", ["features"], ["same"]), node("Dropout", ["same"], ["kept"]),
+                    node("Gemm", ["kept", "weight", "bias"], ["raw"], transB=1),
+                    node("Identity", ["raw"], ["logits"])], [by_class, bias], "logits"),
+    }
+    for opset in (11, 21):
+        for name, (nodes, initializers, output) in endings.items():
+            out = pathlib.Path(folder) / f"classifier-{name}-{opset}"
+            out.mkdir()
+            onnx.save(build(nodes, initializers, opset, output), str(out / "model.onnx"))
+            reference = [n for n in nodes if n.op_type != "Softmax"]
+            onnx.save(build(reference, initializers, opset), str(out / "reference.onnx"))
+
+
 if __name__ == "__main__":
-    {"same": same, "external": external, "spellings": spellings, "chains": chains, "tail": tail}[sys.argv[1]](
-        *sys.argv[2:]
-    )
+    commands = {f.__name__: f for f in (same, external, spellings, chains, classifiers, tail)}
+    commands[sys.argv[1]](*sys.argv[2:])
