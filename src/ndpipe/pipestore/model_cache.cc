@@ -14,6 +14,16 @@ namespace {
 constexpr size_t kMaxManifestBytes = size_t{16} << 20;
 constexpr size_t kMaxTailBytes = size_t{1} << 30;
 
+// What a daemon that was killed while it fetched has left.
+void RemovePartialFiles(const std::filesystem::path& folder) {
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator(folder, error)) {
+    std::error_code ignored;  // it costs room only
+    const bool is_partial = entry.path().filename().string().find(".part-") != std::string::npos;
+    if (is_partial) std::filesystem::remove(entry.path(), ignored);
+  }
+}
+
 }  // namespace
 
 ModelCache::ModelCache(std::filesystem::path folder, model::BackboneFolder backbones,
@@ -27,6 +37,8 @@ Result<ModelCache> ModelCache::Open(const std::filesystem::path& folder, std::st
                                     int num_threads) {
   NDP_RETURN_IF_ERROR(MakeFolders(folder / "tails"));
   NDP_RETURN_IF_ERROR(MakeFolders(folder / "compiled"));
+  RemovePartialFiles(folder);
+  RemovePartialFiles(folder / "tails");
   NDP_ASSIGN(auto backbones, model::BackboneFolder::Open(folder / "backbones"));
   return ModelCache(folder, std::move(backbones), std::move(device), num_threads);
 }
@@ -49,11 +61,14 @@ Result<model::Backbone> ModelCache::FetchBackbone(const Hash256& hash, rpc::Stor
   spdlog::info("fetching backbone {} from the Tuner", hash.Hex().substr(0, 12));
   const auto onnx_file = folder_ / (hash.Hex() + ".onnx");
   const auto manifest_file = folder_ / (hash.Hex() + ".json");
-  NDP_RETURN_IF_ERROR(tuner.FetchFile(rpc::FileKind::kBackbone, hash, onnx_file, stop));
-  NDP_RETURN_IF_ERROR(tuner.FetchFile(rpc::FileKind::kManifest, hash, manifest_file, stop));
-  NDP_ASSIGN(const auto manifest, ReadFile(manifest_file, kMaxManifestBytes));
-  auto added = backbones_.AddKept(hash, onnx_file, AsText(manifest));
-  std::error_code ignored;  // the copies in backbones_ are what counts
+  const auto fetch = [&]() -> Result<model::Backbone> {
+    NDP_RETURN_IF_ERROR(tuner.FetchFile(rpc::FileKind::kBackbone, hash, onnx_file, stop));
+    NDP_RETURN_IF_ERROR(tuner.FetchFile(rpc::FileKind::kManifest, hash, manifest_file, stop));
+    NDP_ASSIGN(const auto manifest, ReadFile(manifest_file, kMaxManifestBytes));
+    return backbones_.AddKept(hash, onnx_file, AsText(manifest));
+  };
+  auto added = fetch();
+  std::error_code ignored;  // the copies in backbones_ are what counts; a failure leaves nothing
   std::filesystem::remove(onnx_file, ignored);
   std::filesystem::remove(manifest_file, ignored);
   return added;
@@ -78,12 +93,12 @@ Result<ModelCache::Body*> ModelCache::LoadBody(const rpc::Assignment& assignment
     options.precision = assignment.precision;
     options.num_threads = num_threads_;
     options.cache_folder = folder_ / "compiled";
+    // One engine at a time: a second one would double the memory and share the cores.
+    bodies_.clear();
     Body body;
     body.backbone = std::make_unique<model::Backbone>(std::move(backbone));
     NDP_ASSIGN(body.engine, engine::CreateBodyEngine(*body.backbone, options));
     spdlog::info("engine ready: {}", body.engine->description());
-    // One engine at a time: a second one would double the memory and share the cores.
-    bodies_.clear();
     found = bodies_.emplace(key, std::move(body)).first;
   }
   return &found->second;

@@ -8,6 +8,7 @@
 #include <condition_variable>
 #include <memory>
 #include <mutex>
+#include <random>
 #include <utility>
 
 #include "ndpipe/base/bytes.h"
@@ -28,6 +29,14 @@ namespace {
 
 constexpr auto kFirstBackoff = std::chrono::milliseconds(200);
 constexpr auto kLongestBackoff = std::chrono::milliseconds(5000);
+
+constexpr double kSteadySeconds = 5;
+
+// Half to all of it: the stores of a Tuner that comes back do not dial in step.
+std::chrono::milliseconds Spread(std::chrono::milliseconds backoff) {
+  static std::minstd_rand random(std::random_device{}());  // the control thread's
+  return backoff / 2 + std::chrono::milliseconds(random() % (backoff.count() / 2 + 1));
+}
 
 std::string StoreName(const std::filesystem::path& folder) {
   char host[256] = "unknown-host";
@@ -62,7 +71,10 @@ class Daemon {
 
  private:
   explicit Daemon(const PipeStoreOptions& options) : options_(options) {}
-  rpc::Hello MakeHello();
+  Result<rpc::Hello> MakeHello();
+  // Until the connection ends, and why. No connection without a catalog: one that seemed empty
+  // would be refused for good.
+  Error Connect(const rpc::ControlCallbacks& callbacks, std::stop_token stop);
   void OnWelcome(const rpc::Welcome& welcome);
   void OnMessage(const rpc::TunerMessage& message);
   void RunAssignments(std::stop_token stop);
@@ -113,7 +125,8 @@ Status Daemon::Serve(std::stop_token stop) {
   std::condition_variable_any wake;
   while (!stop.stop_requested()) {
     welcomed_ = false;
-    Error ended = tuner_->RunControl(MakeHello(), callbacks, [this] { return LastChange(); }, stop);
+    const Stopwatch since_dial;
+    Error ended = Connect(callbacks, stop);
     assignments_.Clear();
     if (stop.stop_requested()) break;
     if (welcomed_) since_welcome = Stopwatch();
@@ -121,23 +134,32 @@ Status Daemon::Serve(std::stop_token stop) {
       runner.RequestStop();
       return std::unexpected(std::move(ended));
     }
-    if (welcomed_) backoff = kFirstBackoff;
-    spdlog::warn("{}; trying again in {} ms", ended.message, backoff.count());
+    // A Tuner that welcomes and hangs up at once is not to be dialled all the time.
+    if (welcomed_ && since_dial.Seconds() > kSteadySeconds) backoff = kFirstBackoff;
+    const auto pause = Spread(backoff);
+    spdlog::warn("{}; trying again in {} ms", ended.message, pause.count());
     std::unique_lock lock(mutex);
-    wake.wait_for(lock, stop, backoff, [] { return false; });
+    wake.wait_for(lock, stop, pause, [] { return false; });
     backoff = std::min(backoff * 2, kLongestBackoff);
   }
   return {};
 }
 
-rpc::Hello Daemon::MakeHello() {
+Error Daemon::Connect(const rpc::ControlCallbacks& callbacks, std::stop_token stop) {
+  const auto hello = MakeHello();
+  if (!hello) return {ErrorCode::kUnavailable, hello.error().message};
+  return tuner_->RunControl(*hello, callbacks, [this] { return LastChange(); }, std::move(stop));
+}
+
+Result<rpc::Hello> Daemon::MakeHello() {
   rpc::Hello hello;
   hello.program_version = NDPIPE_VERSION;
   hello.cluster_id = ReadClusterId(options_.store / "cluster-id");
   hello.store_id = store_->store_id();
   hello.store_name = StoreName(options_.store);
   hello.device = options_.device;
-  hello.last_change = LastChange();
+  NDP_ASSIGN(hello.last_change,
+             store_->WithCatalog([](photo::Catalog& catalog) { return catalog.LastChange(); }));
   return hello;
 }
 
@@ -175,6 +197,7 @@ void Daemon::RunAssignment(const rpc::Assignment& assignment, std::stop_token st
   options.use_features = options_.cache_features;
   options.use_sidecars = options_.cache_sidecars;
   AssignmentRunner runner(*store_, options, *models_, *tuner_);
+  purger_->AssignmentBegins();
   auto stats = runner.Run(assignment, stop);
   purger_->AssignmentEnded();
 

@@ -33,56 +33,84 @@ Purger::Purger(photo::Catalog catalog, photo::DerivedStore& derived, std::filesy
     : catalog_(std::move(catalog)),
       derived_(derived),
       mark_file_(std::move(folder) / "purged-up-to"),
+      mark_(ReadMark(mark_file_)),
+      purged_up_to_(mark_),
+      settled_up_to_(mark_),
       worker_("purger", [this](std::stop_token stop) { Work(std::move(stop)); }) {}
 
+void Purger::AssignmentBegins() {
+  std::lock_guard lock(mutex_);
+  running_ = true;
+}
+
+void Purger::AssignmentEnded() {
+  std::lock_guard lock(mutex_);
+  running_ = false;
+  again_ = true;
+  settled_up_to_ = purged_up_to_;
+}
+
 void Purger::Work(std::stop_token stop) {
-  int64_t purged_up_to = ReadMark(mark_file_);
   std::mutex mutex;
   std::condition_variable_any wake;
   while (!stop.stop_requested()) {
-    Status purged = PurgeNew(purged_up_to);
-    if (purged) purged = PurgeAgain();
-    if (!purged) {
-      spdlog::warn("derived data of deleted photos could not be purged yet: {}",
-                   purged.error().message);
+    const Status purged = Step();
+    std::string trouble = purged ? "" : purged.error().message;
+    if (!trouble.empty() && trouble != trouble_) {
+      spdlog::warn("derived data of deleted photos could not be purged yet: {}", trouble);
     }
+    trouble_ = std::move(trouble);
     std::unique_lock lock(mutex);
     wake.wait_for(lock, stop, kInterval, [] { return false; });
   }
 }
 
-Status Purger::PurgeNew(int64_t& purged_up_to) {
-  while (true) {
-    NDP_ASSIGN(const auto changes, catalog_.ReadChanges(purged_up_to, kChangesPerStep));
-    if (changes.empty()) return {};
-    for (const auto& change : changes) {
-      if (change.kind == photo::ChangeKind::kDeleted) {
-        {
-          std::lock_guard lock(mutex_);
-          purged_meanwhile_.push_back(change.number);
-        }
-        NDP_RETURN_IF_ERROR(derived_.Delete(change.number));
-      }
-    }
-    NDP_RETURN_IF_ERROR(WriteFileDurably(mark_file_, std::to_string(changes.back().sequence)));
-    purged_up_to = changes.back().sequence;
-  }
-}
-
-void Purger::AssignmentEnded() {
-  std::lock_guard lock(mutex_);
-  assignment_ended_ = true;
-}
-
-Status Purger::PurgeAgain() {
-  std::vector<int64_t> numbers;
+Status Purger::Step() {
+  NDP_ASSIGN(const int64_t purged_up_to, PurgeAfter(purged_up_to_));
+  bool again = false;
+  int64_t settled_up_to = 0;
   {
     std::lock_guard lock(mutex_);
-    if (!assignment_ended_) return {};
-    assignment_ended_ = false;
-    numbers.swap(purged_meanwhile_);
+    purged_up_to_ = purged_up_to;
+    if (!running_ && !again_) settled_up_to_ = purged_up_to;
+    again = std::exchange(again_, false);
+    settled_up_to = settled_up_to_;
   }
-  for (int64_t number : numbers) NDP_RETURN_IF_ERROR(derived_.Delete(number));
+  if (again) {
+    if (Status purged = PurgeAgain(settled_up_to); !purged) {
+      std::lock_guard lock(mutex_);
+      again_ = true;
+      return purged;
+    }
+  }
+  if (settled_up_to <= mark_) return {};
+  NDP_RETURN_IF_ERROR(WriteFileDurably(mark_file_, std::to_string(settled_up_to)));
+  mark_ = settled_up_to;
+  return {};
+}
+
+Result<int64_t> Purger::PurgeAfter(int64_t after) {
+  while (true) {
+    NDP_ASSIGN(const auto changes, catalog_.ReadChanges(after, kChangesPerStep));
+    if (changes.empty()) return after;
+    for (const auto& change : changes) {
+      if (change.kind != photo::ChangeKind::kDeleted) continue;
+      NDP_RETURN_IF_ERROR(derived_.Delete(change.number));
+    }
+    after = changes.back().sequence;
+  }
+}
+
+Status Purger::PurgeAgain(int64_t up_to) {
+  for (int64_t after = mark_; after < up_to;) {
+    NDP_ASSIGN(const auto changes, catalog_.ReadChanges(after, kChangesPerStep));
+    if (changes.empty()) return {};
+    for (const auto& change : changes) {
+      if (change.kind != photo::ChangeKind::kDeleted || change.sequence > up_to) continue;
+      NDP_RETURN_IF_ERROR(derived_.Delete(change.number));
+    }
+    after = changes.back().sequence;
+  }
   return {};
 }
 
