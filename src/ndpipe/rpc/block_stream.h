@@ -59,7 +59,7 @@ class ClientBlockStream final : public StoreLinkClient::BlockStream<Block> {
     Request request;
     ToWire(block, *request.mutable_block());
     if (const size_t bytes = request.ByteSizeLong(); bytes > kMaxMessageBytes) {
-      return Fail(ErrorCode::kResourceExhausted,
+      return Fail(ErrorCode::kInvalidArgument,
                   fmt::format("block {} takes {} bytes; a message has at most {}: use fewer photos "
                               "a block",
                               block.block, bytes, kMaxMessageBytes));

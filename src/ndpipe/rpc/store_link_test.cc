@@ -145,7 +145,7 @@ TEST_F(RpcTest, ATooLargeBlockIsRefusedBeforeItIsSent) {
   const auto stream = client_->OpenFeatures(kKey, {});
   const Status sent = stream->Send(SomeFeatures(1, 1000, 2000));
   ASSERT_FALSE(sent);
-  EXPECT_EQ(sent.error().code, ErrorCode::kResourceExhausted);
+  EXPECT_EQ(sent.error().code, ErrorCode::kInvalidArgument) << "trying again does not help";
   EXPECT_THAT(sent.error().message, HasSubstr("fewer photos"));
   ASSERT_TRUE(stream->Send(SomeFeatures(1, 100, 2000)));
   EXPECT_TRUE(stream->Finish());
