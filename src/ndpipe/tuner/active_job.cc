@@ -62,13 +62,14 @@ double ActiveJob::PatienceSeconds() const {
   return std::chrono::duration<double>(context_.heartbeat).count() * Membership::kSilentHeartbeats;
 }
 
-Status ActiveJob::Drive(const std::string& doing) {
+Status ActiveJob::Drive(const std::string& doing, bool is_busy) {
   NDP_RETURN_IF_ERROR(dispatcher_.Tick());
   if (dispatcher_.started() && !book_.AllDone()) extract_clock_.Start();
   if (book_.AllDone()) extract_clock_.Stop();
   progress_.Record(book_.totals().done);
 
   std::string waiting;
+  size_t num_awaited = 0;
   for (const auto& store : dispatcher_.Absent()) {
     const bool gives_up = continues_on_loss_ && store.absent_seconds > PatienceSeconds() &&
                           !context_.membership.Connected().empty();
@@ -77,13 +78,28 @@ Status ActiveJob::Drive(const std::string& doing) {
       NDP_RETURN_IF_ERROR(GiveUp(store));
     } else {
       waiting += (waiting.empty() ? "waiting for PipeStore " : ", ") + store.name;
+      ++num_awaited;
     }
   }
-  if (!waiting.empty()) return SetState(JobState::kWaiting, waiting);
+  if (!waiting.empty()) {
+    const bool others_work = !book_.held() && book_.StoresWithWork().size() > num_awaited;
+    return is_busy || others_work ? SetState(JobState::kWaiting, waiting) : SetIdle(waiting);
+  }
   if (const auto trouble = dispatcher_.Trouble(); !trouble.empty()) {
     return SetState(JobState::kWaiting, trouble);
   }
   return SetState(JobState::kRunning, doing);
+}
+
+Status ActiveJob::SetIdle(const std::string& why) {
+  NDP_RETURN_IF_ERROR(SetState(JobState::kWaiting, why));
+  const auto now = std::chrono::steady_clock::now();
+  if (!idle_since_) idle_since_ = now;
+  if (now - *idle_since_ < kStandBackHeartbeats * context_.heartbeat) return {};
+  NDP_ASSIGN(const auto next, context_.table.NextUnfinished(record_.id));
+  if (!next || *next == record_.id) return {};
+  stands_back_ = true;
+  return Fail(ErrorCode::kUnavailable, why);
 }
 
 Status ActiveJob::WaitForChange(uint64_t seen, const std::stop_token& stop) {
@@ -106,6 +122,7 @@ Status ActiveJob::WaitForCatalogs(const std::stop_token& stop) {
 }
 
 Status ActiveJob::SetState(JobState state, const std::string& detail) {
+  if (state != JobState::kWaiting) idle_since_.reset();
   {
     std::lock_guard lock(mutex_);
     if (state_ == state && detail_ == detail) return {};

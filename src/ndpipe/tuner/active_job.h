@@ -4,6 +4,7 @@
 #include <chrono>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <stop_token>
 #include <string>
 
@@ -48,6 +49,8 @@ class ActiveJob {
 
   int64_t id() const { return record_.id; }
   void Describe(rpc::JobStatus& status) const;
+  // Run ended, with kUnavailable, only because another job can go on and this one cannot.
+  bool stands_back() const { return stands_back_; }
   // No store works for it any more: calls end with kUnavailable, assignments are taken back.
   void Withdraw();
 
@@ -62,8 +65,11 @@ class ActiveJob {
   virtual Status GiveUp(const StoreView& store) = 0;
 
   // Sends what is due and looks after lost stores; says in the job's state what it waits for, else
-  // `doing`.
-  Status Drive(const std::string& doing);
+  // `doing`. is_busy: the Tuner itself works for the job.
+  Status Drive(const std::string& doing, bool is_busy);
+  // The job can do nothing but wait. Once that has lasted a while and another job is unfinished, it
+  // stands back for that one: kUnavailable.
+  Status SetIdle(const std::string& why);
   // Until something happens, a heartbeat at most. kCancelled after a stop.
   Status WaitForChange(uint64_t seen, const std::stop_token& stop);
   // Blocks until every connected store's change log is in the label database.
@@ -79,7 +85,11 @@ class ActiveJob {
   PhaseClock extract_clock_;
 
  private:
+  static constexpr int kStandBackHeartbeats = 3;
+
   const bool continues_on_loss_;
+  std::optional<std::chrono::steady_clock::time_point> idle_since_;  // the job's thread
+  bool stands_back_ = false;                                         // the job's thread
   Progress progress_;
   mutable std::mutex mutex_;
   JobState state_ = JobState::kQueued;  // guarded by mutex_

@@ -58,9 +58,8 @@ Status FinetuneJob::WaitForStores(const std::stop_token& stop) {
     const auto seen = context_.wakeup.count();
     const auto connected = context_.membership.Connected();
     if (static_cast<int>(connected.size()) < request_.min_stores) {
-      NDP_RETURN_IF_ERROR(
-          SetState(JobState::kWaiting, fmt::format("waiting for PipeStores: {} of {} are connected",
-                                                   connected.size(), request_.min_stores)));
+      NDP_RETURN_IF_ERROR(SetIdle(fmt::format("waiting for PipeStores: {} of {} are connected",
+                                              connected.size(), request_.min_stores)));
       NDP_RETURN_IF_ERROR(WaitForChange(seen, stop));
       continue;
     }
@@ -168,7 +167,7 @@ Result<Trained> FinetuneJob::ExtractAndTrain(const std::stop_token& stop) {
   while (true) {
     const auto seen = context_.wakeup.count();
     if (auto result = trainer.TakeResult()) return *std::move(result);
-    NDP_RETURN_IF_ERROR(Drive(Doing()));
+    NDP_RETURN_IF_ERROR(Drive(Doing(), !trainer.waits()));
     NDP_RETURN_IF_ERROR(WaitForChange(seen, stop));
   }
 }

@@ -291,6 +291,52 @@ TEST_F(TunerTest, CancelWorksInEveryPhase) {
   EXPECT_EQ(service.GetStatus()->labelled, 600);
 }
 
+TEST_F(TunerTest, AJobThatWaitsForStoresLetsLaterOnesGoOn) {
+  auto& service = Open();
+  AddStore("a", Range(0, 300));
+  auto& b = AddStore("b", Range(300, 600));
+  ASSERT_TRUE(stores_[0]->Connect(service));
+  const auto finetune = *service.StartFinetune(Request(1, 2));
+  const auto another = *service.StartFinetune(Request(1, 2));
+  ASSERT_TRUE(Eventually([&] { return service.GetJob(finetune)->state == "waiting"; }));
+  const auto relabel = *service.StartRelabel({1});
+  WaitFor(relabel, "done");
+  EXPECT_EQ(service.GetJob(finetune)->state, "waiting");
+  ASSERT_TRUE(service.CancelJob(another));
+  WaitFor(another, "cancelled");
+  ASSERT_TRUE(b.Connect(service));
+  EXPECT_EQ(WaitForReport(finetune)["labelled"], 600);
+}
+
+TEST_F(TunerTest, AJobThatHasLostItsStoreLetsLaterOnesGoOn) {
+  const auto expected = UndisturbedTail(kPhotos, 2);
+  auto& service = Open();
+  auto& a = AddStore("a", Range(0, 600));
+  AddStore("b", Range(600, kPhotos));
+  a.blocks_until_death = 1;
+  ConnectAll();
+  const auto finetune = *service.StartFinetune(Request(2, 2));
+  ASSERT_TRUE(Eventually([&] { return service.GetJob(finetune)->state == "waiting"; }));
+  WaitFor(*service.StartRelabel({1}), "done");
+  EXPECT_EQ(service.GetStatus()->labelled, 600);
+  ASSERT_TRUE(a.Connect(service));
+  const auto report = WaitForReport(finetune);
+  EXPECT_EQ(TailOf(report["version"]), expected);
+  EXPECT_EQ(report["labelled"], kPhotos);
+}
+
+TEST_F(TunerTest, WhatCannotBeMarkedAsToldIsToldOnce) {
+  auto& service = Open();
+  AddStore("a", Range(0, 300));
+  ConnectAll();
+  FailEvery("UPDATE OF announced ON job");
+  WaitForReport(*service.StartFinetune(Request(1, 1)));
+  WaitFor(*service.StartRelabel({1}), "done");
+  WaitFor(*service.StartRelabel({2}), "done");
+  std::lock_guard lock(reports_mutex_);
+  EXPECT_EQ(reports_.size(), 1);
+}
+
 TEST_F(TunerTest, TheFirstFinetuneStartsOnceAStateFolder) {
   auto options = Options();
   options.first_finetune = Request(1, 2);

@@ -54,7 +54,7 @@ void JobRunner::Work(const std::stop_token& stop) {
   while (!stop.stop_requested()) {
     const auto seen = context_.wakeup.count();
     AnnounceReports();
-    const auto next = context_.table.FirstUnfinished();
+    const auto next = context_.table.NextUnfinished(stood_back_);
     if (!next) {
       spdlog::error("jobs cannot be read: {}", next.error().message);
       Pause(kRetryHeartbeats, stop);
@@ -78,22 +78,23 @@ void JobRunner::RunJob(int64_t id, const std::stop_token& stop) {
     std::lock_guard lock(mutex_);
     stop_current_.request_stop();
   });
+  stood_back_ = 0;
   auto record = context_.table.Get(id);
   if (record && !IsFinished(record->state)) {
     auto status = record->cancel_requested ? Status(Fail(ErrorCode::kCancelled, "cancelled"))
                                            : Attempt(*record, job_stop);
-    if (!status && !stop.stop_requested()) AfterError(*record, status.error(), job_stop);
-    if (status && record->kind == JobKind::kFinetune) {
-      if (auto removed = FeatureSpool(context_.state.job(id)).Remove(); !removed) {
-        spdlog::warn("job {}: {}", id, removed.error().message);
-      }
+    if (!status && !stop.stop_requested() && stood_back_ == 0) {
+      AfterError(*record, status.error(), job_stop);
     }
+    if (status && record->kind == JobKind::kFinetune) RemoveSpool(id);
   } else if (!record) {
     spdlog::error("job {} cannot be read: {}", id, record.error().message);
     Pause(kRetryHeartbeats, job_stop);
   }
   std::lock_guard lock(mutex_);
   current_id_ = 0;
+  // Cancelled while it stood back: its end comes before the others.
+  if (stood_back_ == id && stop_current_.stop_requested()) stood_back_ = id - 1;
 }
 
 Status JobRunner::Attempt(const JobRecord& record, const std::stop_token& stop) {
@@ -105,6 +106,7 @@ Status JobRunner::Attempt(const JobRecord& record, const std::stop_token& stop) 
   }
   auto status = job->Run(stop);
   if (!status) job->Withdraw();
+  if (!status && job->stands_back()) stood_back_ = record.id;
   std::lock_guard lock(mutex_);
   current_.reset();
   return status;
@@ -119,15 +121,16 @@ void JobRunner::AfterError(JobRecord record, const Error& error, const std::stop
   } else {
     tries_ = tried_job_ == record.id ? tries_ + 1 : 1;
     tried_job_ = record.id;
-    const bool may_pass =
-        error.code == ErrorCode::kResourceExhausted || error.code == ErrorCode::kAborted;
-    if (may_pass && tries_ < kMaxTries) {
+    const bool may_pass = error.code == ErrorCode::kResourceExhausted ||
+                          (error.code == ErrorCode::kAborted && tries_ < kMaxTries);
+    if (may_pass) {
       const auto detail = fmt::format("{}; tries again soon", error.message);
       spdlog::error("job {}: {}", record.id, detail);
       if (auto set = context_.table.SetState(record.id, JobState::kWaiting, detail); !set) {
         spdlog::error("job {}: {}", record.id, set.error().message);
       }
       Pause(kRetryHeartbeats, stop);
+      stood_back_ = record.id;
       return;
     }
     spdlog::error("job {} failed: {}", record.id, error.message);
@@ -153,14 +156,22 @@ Status JobRunner::End(JobRecord record, JobState state, const std::string& error
     return std::unexpected(std::move(finished).error());
   }
   context_.wakeup.Raise();
-  return FeatureSpool(context_.state.job(record.id)).Remove();
+  RemoveSpool(record.id);
+  return {};
+}
+
+// What stays is swept at the next start.
+void JobRunner::RemoveSpool(int64_t id) {
+  if (auto removed = FeatureSpool(context_.state.job(id)).Remove(); !removed) {
+    spdlog::warn("job {}: {}", id, removed.error().message);
+  }
 }
 
 void JobRunner::AnnounceReports() {
   const auto reports = context_.table.Unannounced();
   if (!reports) return;  // the next look tells
   for (const auto& report : *reports) {
-    if (on_report_) on_report_(report.json);
+    if (announced_.insert(report.job).second && on_report_) on_report_(report.json);
     if (auto marked = context_.table.MarkAnnounced(report.job); !marked) {
       spdlog::warn("job {}: {}", report.job, marked.error().message);
     }

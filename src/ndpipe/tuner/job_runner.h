@@ -1,10 +1,12 @@
-// Runs the jobs, one at a time, in the order of their ids.
+// Runs the jobs, one at a time, in the order of their ids; one that can only wait, for a lost store
+// or room on the disk, does not hold up the others.
 #pragma once
 
 #include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <stop_token>
 #include <string>
 
@@ -14,7 +16,8 @@
 namespace ndpipe::tuner {
 
 // Owns one thread. Unfinished jobs of a former life are gone on with. A job that lacks room on the
-// disk is tried again, kMaxTries times; any other error ends it as failed.
+// disk is tried again until there is some, one that found a database locked kMaxTries times; any
+// other error ends it as failed.
 class JobRunner {
  public:
   static constexpr int kMaxTries = 20;
@@ -36,13 +39,16 @@ class JobRunner {
   Status Attempt(const JobRecord& record, const std::stop_token& stop);
   void AfterError(JobRecord record, const Error& error, const std::stop_token& stop);
   Status End(JobRecord record, JobState state, const std::string& error);
+  void RemoveSpool(int64_t id);
   void Pause(int heartbeats, const std::stop_token& stop);
   void AnnounceReports();
 
   JobContext context_;
   const std::function<void(const std::string&)> on_report_;
-  int tries_ = 0;  // of the job tried_job_; the runner's thread
+  int tries_ = 0;  // of the job tried_job_; the runner's thread, as all up to mutex_
   int64_t tried_job_ = 0;
+  int64_t stood_back_ = 0;       // the job after which the next one is looked for
+  std::set<int64_t> announced_;  // in this life: what cannot be marked is not told twice
   mutable std::mutex mutex_;
   int64_t current_id_ = 0;              // guarded by mutex_; 0: none
   std::shared_ptr<ActiveJob> current_;  // guarded by mutex_

@@ -169,9 +169,10 @@ Result<std::vector<JobRecord>> JobTable::List() {
   return jobs;
 }
 
-Result<std::optional<int64_t>> JobTable::FirstUnfinished() {
+Result<std::optional<int64_t>> JobTable::NextUnfinished(int64_t after) {
   std::lock_guard lock(mutex_);
-  return db_.QueryInt("SELECT id FROM job WHERE state < ?1 ORDER BY id LIMIT 1", kFirstFinished);
+  return db_.QueryInt("SELECT id FROM job WHERE state < ?1 ORDER BY id <= ?2, id LIMIT 1",
+                      kFirstFinished, after);
 }
 
 Status JobTable::SetState(int64_t id, JobState state, const std::string& detail) {
@@ -287,7 +288,7 @@ Result<std::vector<Block>> JobTable::LoadBlocks(int64_t job) {
         block.store = row.Text(2);
         auto photos = UnpackNumbers(row.Blob(3), rpc::kMaxPhotosPerBlock);
         if (!photos) {
-          unpacked = std::unexpected(std::move(photos).error());
+          unpacked = Fail(ErrorCode::kDataLoss, photos.error().message);
           return;
         }
         block.photos = *std::move(photos);

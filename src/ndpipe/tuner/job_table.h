@@ -83,7 +83,8 @@ class JobTable {
   Result<std::optional<int64_t>> FindOnce(const std::string& once_key);
   Result<JobRecord> Get(int64_t id);  // kNotFound
   Result<std::vector<JobRecord>> List();
-  Result<std::optional<int64_t>> FirstUnfinished();
+  // The first unfinished job above `after`, else the first one.
+  Result<std::optional<int64_t>> NextUnfinished(int64_t after);
   Status SetState(int64_t id, JobState state, const std::string& detail);
   // kNotFound; kFailedPrecondition: it is finished.
   Status RequestCancel(int64_t id);

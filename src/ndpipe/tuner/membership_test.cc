@@ -81,6 +81,16 @@ TEST_F(TunerTest, StrangersAreRefused) {
             ErrorCode::kFailedPrecondition);
 }
 
+TEST_F(TunerTest, AStoreThatCannotBeRememberedHasJoined) {
+  auto& service = Open();
+  FailEvery("INSERT ON store");
+  FakeStore store("a", Range(0, 10));
+  const auto joined = store.Connect(service);
+  EXPECT_TRUE(joined) << joined.error().message;
+  EXPECT_TRUE(Eventually([&] { return service.GetStatus()->photos == 10; }));
+  store.Disconnect();
+}
+
 TEST_F(TunerTest, OneTunerAStateFolder) {
   Open();
   const auto second = TunerService::Open(Options());

@@ -97,9 +97,9 @@ Status RelabelJob::WaitForStores(const std::stop_token& stop) {
     const auto seen = context_.wakeup.count();
     const auto missing = Missing();
     if (!missing.empty()) {
-      NDP_RETURN_IF_ERROR(SetState(JobState::kWaiting, "waiting for PipeStore " + missing));
+      NDP_RETURN_IF_ERROR(SetIdle("waiting for PipeStore " + missing));
     } else if (context_.membership.Connected().empty()) {
-      NDP_RETURN_IF_ERROR(SetState(JobState::kWaiting, "waiting for a PipeStore"));
+      NDP_RETURN_IF_ERROR(SetIdle("waiting for a PipeStore"));
     } else {
       return {};
     }
@@ -132,12 +132,13 @@ Status RelabelJob::WorkRound(const std::stop_token& stop) {
     const auto seen = context_.wakeup.count();
     NDP_RETURN_IF_ERROR(Drive(book_.held()
                                   ? fmt::format("distributing version {}", version_.number)
-                                  : fmt::format("labelling with version {}", version_.number)));
+                                  : fmt::format("labelling with version {}", version_.number),
+                              false));
     if (book_.held() && dispatcher_.AllPrepared()) NDP_RETURN_IF_ERROR(Distribute());
     if (book_.AllDone()) break;
     NDP_RETURN_IF_ERROR(WaitForChange(seen, stop));
   }
-  return Drive("labelled");
+  return Drive("labelled", false);
 }
 
 Status RelabelJob::Distribute() {

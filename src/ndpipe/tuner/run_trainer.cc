@@ -126,9 +126,11 @@ Result<train::FeatureSet> RunTrainer::Collect(int64_t run, Use use, const std::s
     const auto seen = context.wakeup.count();
     if (stop.stop_requested()) return Fail(ErrorCode::kCancelled, "training was stopped");
     if (!input_.book.IsRunDone(run)) {
+      waits_ = true;
       context.wakeup.Wait(seen, context.heartbeat, stop);
       continue;
     }
+    waits_ = false;
     rows.clear();
     bool all_read = true;
     for (const auto& block : input_.book.BlocksOf(run)) {

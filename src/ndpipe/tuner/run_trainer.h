@@ -1,6 +1,7 @@
 // Trains run k of a fine-tune as soon as its features are there, while the stores extract run k+1.
 #pragma once
 
+#include <atomic>
 #include <functional>
 #include <mutex>
 #include <optional>
@@ -44,6 +45,8 @@ class RunTrainer {
 
   // Nothing while it works; then its result, once. Raises context.wakeup when it is there.
   std::optional<Result<Trained>> TakeResult();
+  // It can do nothing until stores have delivered more.
+  bool waits() const { return waits_; }
 
  private:
   enum class Use { kTraining, kEvaluation };
@@ -60,6 +63,7 @@ class RunTrainer {
 
   const TrainingInput input_;
   int64_t first_run_ = 0;  // that is to be trained; the thread's
+  std::atomic<bool> waits_ = false;
   std::mutex mutex_;
   std::optional<Result<Trained>> result_;  // guarded by mutex_
   Worker worker_;                          // last: it uses all of the above

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <array>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -92,6 +93,16 @@ class TunerTest : public testing::Test {
       const auto connected = store->Connect(*service_);
       ASSERT_TRUE(connected) << connected.error().message;
     }
+  }
+
+  // From now on jobs.db refuses this, as on a disk that is full.
+  void FailEvery(const std::string& change) {
+    constexpr std::array<const char*, 1> kThere = {""};  // the Tuner has made the schema
+    auto db = sqlite::Database::Open(state_ / "jobs.db", kThere);
+    ASSERT_TRUE(db) << db.error().message;
+    const auto made = db->Execute("CREATE TRIGGER full BEFORE " + change +
+                                  " BEGIN SELECT RAISE(ABORT, 'no room'); END");
+    ASSERT_TRUE(made) << made.error().message;
   }
 
   static rpc::FinetuneRequest Request(int num_runs, int min_stores) {

@@ -105,9 +105,8 @@ Result<rpc::Welcome> TunerService::OnHello(const rpc::Hello& hello,
   }
   spdlog::info("PipeStore {} ({}) joined, device {}", hello.store_name, hello.store_id,
                hello.device);
-  if (const auto store = membership_.Find(hello.store_id)) {
-    NDP_RETURN_IF_ERROR(jobs_->RememberStore(*store));
-  }
+  // It has joined whether or not it can be remembered: without room on the disk it may still work.
+  if (const auto store = membership_.Find(hello.store_id)) Remember(*store);
   return welcome;
 }
 
@@ -127,8 +126,12 @@ void TunerService::OnDisconnect(const std::string& store_id, int64_t session) {
   membership_.Leave(store_id, session);
   if (!store || store->session != session) return;
   spdlog::info("PipeStore {} ({}) has left", store->name, store_id);
-  if (auto remembered = jobs_->RememberStore(*store); !remembered) {
-    spdlog::warn("store {}: {}", store_id, remembered.error().message);
+  Remember(*store);
+}
+
+void TunerService::Remember(const StoreView& store) {
+  if (auto remembered = jobs_->RememberStore(store); !remembered) {
+    spdlog::warn("PipeStore {} cannot be remembered: {}", store.name, remembered.error().message);
   }
 }
 
@@ -269,8 +272,9 @@ void TunerService::StartFirstFinetune() {
   if (!made || *made) return;
   if (auto id = EnqueueFinetune(*first_finetune_, kFirstFinetuneKey)) {
     spdlog::info("{} PipeStores have joined: fine-tune is job {}", connected.size(), *id);
-  } else {
-    spdlog::error("the first fine-tune cannot start: {}", id.error().message);
+  } else if (id.error().message != first_finetune_trouble_) {
+    first_finetune_trouble_ = id.error().message;
+    spdlog::error("the first fine-tune cannot start yet: {}", first_finetune_trouble_);
   }
 }
 

@@ -55,10 +55,12 @@ class TunerService : public rpc::StoreLinkHandler, public rpc::Operator {
   Status SweepJobFolders();
   Result<int64_t> EnqueueFinetune(const rpc::FinetuneRequest& request, const std::string& once_key);
   void StartFirstFinetune();
+  void Remember(const StoreView& store);
   void Beat(const std::stop_token& stop);
   rpc::JobStatus Describe(const JobRecord& record) const;
 
   const std::optional<rpc::FinetuneRequest> first_finetune_;
+  std::string first_finetune_trouble_;  // the last one told of; the beat's
   const std::chrono::milliseconds heartbeat_;
   StateFolder state_;
   Wakeup wakeup_;
