@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <ctime>
 #include <fstream>
 #include <utility>
 
@@ -24,7 +25,21 @@ std::string CpuName() {
   return "unknown";
 }
 
+// Of all threads of this process.
+double CpuSeconds() {
+  timespec now{};
+  ::clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+  return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
+}
+
 }  // namespace
+
+RateMeter::RateMeter() : cpu_seconds_(CpuSeconds()) {}
+
+Rate RateMeter::Of(int64_t num_photos) const {
+  const auto count = static_cast<double>(num_photos);
+  return {.wall = count / watch_.Seconds(), .cpu = count / (CpuSeconds() - cpu_seconds_)};
+}
 
 double Median(std::vector<double> values) {
   std::ranges::sort(values);

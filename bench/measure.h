@@ -1,11 +1,13 @@
 // What the benchmarks share: medians, the machine's description, a model in a folder of its own.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <functional>
 #include <string>
 #include <vector>
 
+#include "ndpipe/base/clock.h"
 #include "ndpipe/base/result.h"
 #include "ndpipe/model/backbone.h"
 
@@ -18,6 +20,23 @@ inline constexpr int kRounds = 5;
 double Median(std::vector<double> values);
 // Of a[i] / b[i]: both of one round.
 double MedianRatio(const std::vector<double>& a, const std::vector<double>& b);
+
+// Photos a second of the wall clock, and of processor time: the latter says something on a busy
+// machine, too.
+struct Rate {
+  double wall = 0;
+  double cpu = 0;
+};
+class RateMeter {
+ public:
+  RateMeter();
+  double Seconds() const { return watch_.Seconds(); }
+  Rate Of(int64_t num_photos) const;
+
+ private:
+  Stopwatch watch_;
+  double cpu_seconds_ = 0;
+};
 
 int UsableCores();
 

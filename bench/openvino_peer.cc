@@ -11,8 +11,6 @@
 #include <openvino/openvino.hpp>
 #include <openvino/opsets/opset8.hpp>
 
-#include "measure.h"
-#include "ndpipe/base/clock.h"
 #include "ndpipe/engine/openvino/body_graph.h"
 
 namespace ndpipe::bench {
@@ -33,9 +31,9 @@ class AsyncLoop {
     }
   }
 
-  double Rate(double seconds) {
+  Rate Measure(double seconds) {
     for (size_t i = 0; i < requests_.size(); ++i) free_.push_back(i);
-    const Stopwatch watch;
+    const RateMeter watch;
     int64_t num_photos = 0;
     while (watch.Seconds() < seconds) {
       const size_t request = TakeFree();
@@ -48,7 +46,7 @@ class AsyncLoop {
       num_photos += photos_a_request_;
     }
     for (auto& request : requests_) request.wait();
-    const double rate = static_cast<double>(num_photos) / watch.Seconds();
+    const Rate rate = watch.Of(num_photos);
     std::unique_lock lock(mutex_);
     changed_.wait(lock, [&] { return free_.size() == requests_.size(); });
     free_.clear();
@@ -74,8 +72,8 @@ class AsyncLoop {
 
 Peer MakePeer(std::string name, bool by_hints, ov::CompiledModel compiled, int64_t photos) {
   auto loop = std::make_shared<AsyncLoop>(std::move(compiled), photos);
-  loop->Rate(kWarmUpSeconds);
-  return {std::move(name), by_hints, [loop](double seconds) { return loop->Rate(seconds); }};
+  loop->Measure(kWarmUpSeconds);
+  return {std::move(name), by_hints, [loop](double seconds) { return loop->Measure(seconds); }};
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "measure.h"
 #include "ndpipe/base/result.h"
 #include "ndpipe/model/backbone.h"
 
@@ -12,8 +13,8 @@ namespace ndpipe::bench {
 
 struct Peer {
   std::string name;
-  bool by_hints = true;                           // OpenVINO chose streams and requests itself
-  std::function<double(double seconds)> measure;  // photos a second
+  bool by_hints = true;  // OpenVINO chose streams and requests itself
+  std::function<Rate(double seconds)> measure;
 };
 
 // The body at the backbone's cut, asynchronously, in throughput mode: with OpenVINO's own choice of
