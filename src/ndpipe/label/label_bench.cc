@@ -8,6 +8,7 @@
 #include <string>
 
 #include "ndpipe/base/clock.h"
+#include "ndpipe/base/worker.h"
 #include "ndpipe/label/label_database.h"
 
 namespace ndpipe::label {
@@ -91,6 +92,32 @@ void Relabel(LabelDatabase& db, int64_t version, const Sizes& sizes, int64_t bat
   Print("switch", watch.Seconds(), sizes.photos);
 }
 
+// As several PipeStores at once send them, in blocks of 1,024.
+void RelabelTogether(LabelDatabase& db, int64_t version, const Sizes& sizes, int64_t writers) {
+  const auto classes = Must(db.GetVersion(version)).classes;
+  const int64_t share = sizes.photos / writers;
+  const Stopwatch watch;
+  {
+    std::vector<Worker> workers;
+    for (int64_t writer = 0; writer < writers; ++writer) {
+      workers.emplace_back("writer", [&, writer](std::stop_token) {
+        for (int64_t i = 0; i < share; i += 1024) {
+          std::vector<LabelOutcome> outcomes;
+          for (int64_t k = i; k < std::min(i + 1024, share); ++k) {
+            const int64_t number = writer * share + k + 1;
+            outcomes.push_back({.number = number,
+                                .label = classes[static_cast<size_t>(number) % classes.size()],
+                                .confidence = 0.5,
+                                .reason = {}});
+          }
+          Must(db.WriteOutcomes(version, "store", outcomes));
+        }
+      });
+    }
+  }
+  Print(fmt::format("write_outcomes_1024_x{}", writers), watch.Seconds(), share * writers);
+}
+
 void Read(LabelDatabase& db, const Sizes& sizes) {
   const Stopwatch training;
   const auto photos = Must(db.TrainingPhotos());
@@ -123,6 +150,7 @@ void Run(const Sizes& sizes, const std::filesystem::path& folder) {
     AddPhotos(*db, sizes);
     for (const int64_t batch : {1024, 2048, 4096})
       Relabel(*db, MakeVersion(*db, sizes), sizes, batch);
+    RelabelTogether(*db, MakeVersion(*db, sizes), sizes, 8);
     Read(*db, sizes);
   }
   fmt::print("{{\"bench\":\"label/file_bytes\",\"bytes\":{}}}\n",

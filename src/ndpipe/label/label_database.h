@@ -9,87 +9,13 @@
 #include <set>
 #include <span>
 #include <string>
-#include <string_view>
 #include <vector>
 
-#include "ndpipe/base/hash.h"
 #include "ndpipe/base/result.h"
+#include "ndpipe/label/labels.h"
 #include "ndpipe/photo/photo.h"
 
 namespace ndpipe::label {
-
-using LabelId = int64_t;  // of the vocabulary; given once to a name, never reused
-
-// staged: made, on no PipeStore yet. distributed: verified on every PipeStore of its relabel.
-// serving: readers see its labels. retired: was serving. Legal: staged → distributed → serving →
-// retired, retired → serving (rollback).
-enum class VersionState { kStaged = 0, kDistributed = 1, kServing = 2, kRetired = 3 };
-std::string_view VersionStateName(VersionState state);
-
-struct ModelVersion {
-  int64_t number = 0;  // from 1, never reused
-  Hash256 backbone;
-  std::string cut;
-  Hash256 tail;                  // SHA-256 of its safetensors file
-  std::vector<LabelId> classes;  // the label of each class index of the tail
-  VersionState state = VersionState::kStaged;
-  int64_t created_us = 0;
-  int64_t job = 0;  // the fine-tune that made it; 0: the backbone's own classifier
-};
-
-// Where a photo lies: its number in one store.
-struct Replica {
-  std::string store;
-  int64_t number = 0;
-};
-struct PlacedPhoto {
-  int64_t photo = 0;  // the database's own dense number
-  photo::PhotoId id;
-  std::vector<Replica> replicas;  // present ones, by store id
-};
-
-struct TrainingPhoto {
-  PlacedPhoto photo;
-  LabelId label = 0;
-  photo::Part part = photo::Part::kTrain;
-};
-
-// The outcome of a photo in a relabel, by its number in the store that processed it.
-struct LabelOutcome {
-  int64_t number = 0;
-  std::optional<LabelId> label;  // nothing: failed, for `reason`
-  double confidence = 0;
-  std::string reason;
-};
-
-struct SwitchReport {
-  int64_t labelled = 0;
-  int64_t failed = 0;
-  int64_t pending = 0;  // photos of absent stores: they keep their old label and version
-};
-
-enum class LabelSource { kModel = 0, kUser = 1 };
-struct PhotoLabel {
-  photo::PhotoId id;
-  LabelId label = 0;
-  std::string label_name;
-  double confidence = 1;  // 1 for users
-  LabelSource source = LabelSource::kModel;
-  int64_t version = 0;  // 0 for users
-  std::string store;    // one place where it lies
-  std::string path;
-  std::string origin;
-  int64_t photo = 0;  // the database's own dense number: where the next page of ModelLabels starts
-};
-
-struct LabelCounts {
-  int64_t photos = 0;    // present in at least one store
-  int64_t missing = 0;   // known, present nowhere, not deleted
-  int64_t labelled = 0;  // with a label in what readers see (model's; user labels not counted here)
-  int64_t failed = 0;    // failed in what readers see
-  int64_t pending = 0;   // readers see an older version's outcome
-  int64_t user_labelled = 0;
-};
 
 // One SQLite file. Thread-safe: one writer connection behind a mutex; reads use their own
 // connection and see the last committed transaction. Everything is durable on return, idempotent
@@ -130,12 +56,13 @@ class LabelDatabase {
   // most `limit`.
   Result<std::vector<PlacedPhoto>> WithoutOutcome(int64_t version, int64_t after, int64_t limit);
   // Idempotent: a later outcome of the same photo and version replaces the earlier one. Deleted
-  // photos are skipped.
+  // photos are skipped. Concurrent calls share one transaction, each all or nothing.
   Status WriteOutcomes(int64_t version, const std::string& store,
                        std::span<const LabelOutcome> outcomes);
   // In one transaction: `version` becomes serving and readers see its labels; photos without an
   // outcome in it must lie in none of the present stores (else kFailedPrecondition, nothing
-  // changes): they become pending. Idempotent.
+  // changes): they become pending. Idempotent. Before that transaction the index for Search is
+  // filled, about a second for a million photos, while readers and writers go on.
   Result<SwitchReport> Switch(int64_t version, const std::set<std::string>& present_stores);
   Result<int64_t> CountOutcomes(int64_t version);
 
