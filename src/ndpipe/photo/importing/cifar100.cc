@@ -166,9 +166,11 @@ Result<Cifar100> ReadCifar100(const fs::path& file) {
       return Fail(ErrorCode::kDataLoss, fmt::format("{} holds {} twice", file.string(), name));
     }
     NDP_ASSIGN(auto bytes, reader.ReadEntry(entry, which == 2 ? kMaxNamesBytes : kMaxEntryBytes));
-    if (which == 0) data.train = std::move(bytes);
-    if (which == 1) data.test = std::move(bytes);
-    if (which == 2) {
+    if (which == 0) {
+      data.train = std::move(bytes);
+    } else if (which == 1) {
+      data.test = std::move(bytes);
+    } else {
       NDP_ASSIGN(data.labels,
                  ParseLabels({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, file));
     }

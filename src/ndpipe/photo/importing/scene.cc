@@ -28,8 +28,8 @@ constexpr std::array<Rgb, kNumColours> kColours = {{{212, 38, 36},
 // No shape reaches further from its middle, in half sizes.
 constexpr float kShapeReach = 1.3F;
 
-// How hard the scenes are: with 20 classes and 2,400 photos a linear classifier on a backbone of
-// ImageNet gets most, but not all, of them right.
+// How hard the scenes are: of 20 classes and 2,400 photos a linear classifier on the features of
+// EfficientNet-Lite0 gets 95 to 97 % of the test photos right.
 constexpr float kColourSpread = 26;
 constexpr float kMostGrey = 0.22F;
 constexpr float kFaintestTexture = 0.6F;
@@ -118,6 +118,8 @@ void Painter::Background() {
   const float dx = std::cos(angle) / static_cast<float>(picture_.width);
   const float dy = std::sin(angle) / static_cast<float>(picture_.height);
   const float cells = random_.Uniform(2, kGrid - 1.01F);
+  const int middle_x = picture_.width / 2;
+  const int middle_y = picture_.height / 2;
   for (int y = 0; y < picture_.height; ++y) {
     const float v = cells * static_cast<float>(y) / static_cast<float>(picture_.height);
     const int row = static_cast<int>(v);
@@ -131,9 +133,9 @@ void Painter::Background() {
       const float top = corner[0] + (corner[1] - corner[0]) * fu;
       const float bottom = corner[kGrid] + (corner[kGrid + 1] - corner[kGrid]) * fu;
       const float cloud = top + (bottom - top) * fv;
-      const float t = std::clamp(0.5F + static_cast<float>(x - picture_.width / 2) * dx +
-                                     static_cast<float>(y - picture_.height / 2) * dy,
-                                 0.0F, 1.0F);
+      const float t = std::clamp(
+          0.5F + static_cast<float>(x - middle_x) * dx + static_cast<float>(y - middle_y) * dy,
+          0.0F, 1.0F);
       const Rgb colour = Mix(first, second, t);
       out[0] = static_cast<uint8_t>(std::clamp(colour.r + cloud, 0.F, 255.F));
       out[1] = static_cast<uint8_t>(std::clamp(colour.g + cloud, 0.F, 255.F));
@@ -250,9 +252,10 @@ void Painter::Light() {
   const float slope_y = random_.Uniform(-0.4F, 0.4F) / static_cast<float>(picture_.height);
   const float red = 1 + warmth;
   const float blue = 1 - warmth;
+  const int middle_y = picture_.height / 2;
   for (int y = 0; y < picture_.height; ++y) {
     uint8_t* out = At(0, y);
-    float light = exposure + slope_y * static_cast<float>(y - picture_.height / 2) -
+    float light = exposure + slope_y * static_cast<float>(y - middle_y) -
                   slope_x * static_cast<float>(picture_.width) / 2;
     for (int x = 0; x < picture_.width; ++x, out += 3, light += slope_x) {
       out[0] = static_cast<uint8_t>(std::min(out[0] * light * red, 255.F));
