@@ -1,6 +1,5 @@
 #include <fmt/format.h>
 
-#include <filesystem>
 #include <memory>
 
 #include "ndpipe/cli/command.h"
@@ -17,23 +16,12 @@ struct Flags {
 Status Run(const Flags& flags) {
   NDP_ASSIGN(const auto id, Hash256::FromHex(flags.photo));
   NDP_ASSIGN(const auto store, photo::PhotoStore::Open(flags.store));
-  return store->WithCatalog([&](photo::Catalog& catalog) -> Status {
-    NDP_ASSIGN(const auto number, catalog.NumberOf(id));
-    if (!number) {
-      return Fail(ErrorCode::kNotFound, "no photo with this id in " + flags.store);
-    }
-    const auto location = catalog.Find(*number);
-    NDP_RETURN_IF_ERROR(catalog.Delete(*number));
-    const bool is_copy = location && std::filesystem::path(location->path).is_relative();
-    if (is_copy) {
-      std::error_code error;
-      std::filesystem::remove(store->folder() / location->path, error);
-      if (error) return FailErrno("cannot remove " + location->path, error.value());
-    }
-    fmt::print("deleted {}{}\n", flags.photo,
-               is_copy ? "" : " from the catalog; its file, imported in place, is left alone");
-    return {};
-  });
+  NDP_ASSIGN(const auto number,
+             store->WithCatalog([&](photo::Catalog& catalog) { return catalog.NumberOf(id); }));
+  if (!number) return Fail(ErrorCode::kNotFound, "no photo with this id in " + flags.store);
+  NDP_RETURN_IF_ERROR(store->Delete(*number));
+  fmt::print("deleted {} (a file that was imported in place is left alone)\n", flags.photo);
+  return {};
 }
 
 }  // namespace

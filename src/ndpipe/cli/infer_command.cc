@@ -145,7 +145,7 @@ Status Run(const Flags& flags, const std::stop_token& stop) {
   NDP_ASSIGN(const auto precision, model::ParsePrecision(flags.model.precision));
   NDP_ASSIGN(auto photos, PhotoFolder::Open(flags.folder));
   if (photos.num_photos() == 0) {
-    return Fail(ErrorCode::kNotFound, "no photos (JPEG, PNG, WebP) in " + flags.folder);
+    return Fail(ErrorCode::kNotFound, "no photos (JPEG, PNG, WebP, HEIF, AVIF) in " + flags.folder);
   }
   const Stopwatch preparing;
   NDP_ASSIGN(auto local, OpenLocalModel(flags.model));

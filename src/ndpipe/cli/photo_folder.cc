@@ -1,32 +1,15 @@
 #include "ndpipe/cli/photo_folder.h"
 
 #include <algorithm>
-#include <array>
-#include <fstream>
 #include <utility>
 
 #include "ndpipe/base/file.h"
-#include "ndpipe/photo/image/preprocess.h"
+#include "ndpipe/photo/importing/photo_file.h"
 
 namespace ndpipe::cli {
 namespace {
 
 namespace fs = std::filesystem;
-
-bool HasPhotoName(const fs::path& path) {
-  std::string extension = path.extension().string();
-  std::transform(extension.begin(), extension.end(), extension.begin(),
-                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-  static constexpr std::array kExtensions = {".jpg", ".jpeg", ".png", ".webp"};
-  return std::find(kExtensions.begin(), kExtensions.end(), extension) != kExtensions.end();
-}
-
-bool BeginsLikePhoto(const fs::path& path) {
-  std::array<uint8_t, 16> head{};
-  std::ifstream file(path, std::ios::binary);
-  file.read(reinterpret_cast<char*>(head.data()), head.size());
-  return !photo::FormatOf(std::span(head).first(static_cast<size_t>(file.gcount()))).empty();
-}
 
 }  // namespace
 
@@ -44,7 +27,7 @@ Result<PhotoFolder> PhotoFolder::Open(const fs::path& folder) {
     const bool is_hidden = entry->path().filename().string().starts_with('.');
     if (is_hidden && entry->is_directory(error)) entry.disable_recursion_pending();
     if (is_hidden || entry->is_symlink(error) || !entry->is_regular_file(error)) continue;
-    if (HasPhotoName(entry->path()) || BeginsLikePhoto(entry->path())) {
+    if (photo::HasPhotoName(entry->path()) || photo::BeginsLikeAPhoto(entry->path())) {
       files.push_back(entry->path());
     }
   }

@@ -12,6 +12,7 @@
 
 #include "ndpipe/photo/image/preprocess.h"
 #include "ndpipe/photo/importing/intake.h"
+#include "ndpipe/photo/importing/photo_file.h"
 #include "ndpipe/photo/importing/sources.h"
 #include "ndpipe/photo/location_path.h"
 
@@ -20,30 +21,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// Names that promise a photo: such a file is imported or counted as failed, never passed over in
-// silence. A file of any other name is one when it begins like a photo that can be decoded.
-constexpr std::array<std::string_view, 17> kPhotoExtensions = {
-    ".jpg",  ".jpeg", ".jpe",  ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif",
-    ".tiff", ".heic", ".heif", ".avif", ".jp2", ".jxl",  ".dng", ".cr2"};
 constexpr int kMaxDepth = 128;
-constexpr size_t kMagicBytes = 64;
-
-std::string LowerExtension(const fs::path& path) {
-  std::string extension = path.extension().string();
-  for (char& c : extension) c = static_cast<char>(c >= 'A' && c <= 'Z' ? c - 'A' + 'a' : c);
-  return extension;
-}
-
-bool HasPhotoName(const fs::path& path) {
-  return std::ranges::find(kPhotoExtensions, LowerExtension(path)) != kPhotoExtensions.end();
-}
-
-bool BeginsLikeAPhoto(const fs::path& path) {
-  FileDescriptor fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
-  std::array<uint8_t, kMagicBytes> head{};
-  const ssize_t count = fd.valid() ? ::read(fd.get(), head.data(), head.size()) : -1;
-  return count > 0 && !FormatOf(std::span(head).first(static_cast<size_t>(count))).empty();
-}
 
 struct WalkedFile {
   std::string relative;  // below the root; bytes as the file system gives them
