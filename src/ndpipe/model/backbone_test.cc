@@ -283,7 +283,7 @@ class ExternalDataTest : public BackboneTest {
           const WireField part = *fields.Next();
           inner.Bytes(part.number, AsText(part.bytes));
         }
-        inner.Message(onnx::graph::kInitializer, std::move(tensor));
+        inner.Message(onnx::graph::kInitializer, WireMessage(tensor));
         model.Message(onnx::model::kGraph, std::move(inner));
       }
     }

@@ -232,12 +232,12 @@ std::optional<Tensor> Range(const FoldInputs& in) {
 }  // namespace
 
 FoldOperator FindArithmeticOperator(std::string_view op_type) {
-  static const std::unordered_map<std::string_view, FoldOperator> kTable = {
+  static const std::unordered_map<std::string_view, FoldOperator> table = {
       {"Add", Add}, {"Cast", Cast},   {"Div", Div}, {"Equal", Equal},
       {"Mul", Mul}, {"Range", Range}, {"Sub", Sub}, {"Where", Where},
   };
-  const auto found = kTable.find(op_type);
-  return found == kTable.end() ? nullptr : found->second;
+  const auto found = table.find(op_type);
+  return found == table.end() ? nullptr : found->second;
 }
 
 }  // namespace ndpipe::model

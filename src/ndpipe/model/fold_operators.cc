@@ -367,14 +367,14 @@ Tensor BroadcastTo(const Tensor& from, const Dims& dims) {
 }
 
 FoldOperator FindFoldOperator(std::string_view op_type) {
-  static const std::unordered_map<std::string_view, FoldOperator> kTable = {
+  static const std::unordered_map<std::string_view, FoldOperator> table = {
       {"Concat", Concat},   {"Constant", Constant},   {"ConstantOfShape", ConstantOfShape},
       {"Expand", Expand},   {"Gather", Gather},       {"Identity", Identity},
       {"Reshape", Reshape}, {"Shape", Shape},         {"Slice", Slice},
       {"Squeeze", Squeeze}, {"Transpose", Transpose}, {"Unsqueeze", Unsqueeze},
   };
-  const auto found = kTable.find(op_type);
-  return found != kTable.end() ? found->second : FindArithmeticOperator(op_type);
+  const auto found = table.find(op_type);
+  return found != table.end() ? found->second : FindArithmeticOperator(op_type);
 }
 
 }  // namespace ndpipe::model

@@ -32,6 +32,7 @@ std::vector<To> Widen(const Tensor& tensor) {
   for (size_t i = 0; i < count; ++i) {
     From value;
     std::memcpy(&value, tensor.bytes.data() + i * sizeof(From), sizeof(From));
+    // An int8_t is a number here, not a character. NOLINTNEXTLINE(bugprone-signed-char-misuse)
     values[i] = static_cast<To>(value);
   }
   return values;

@@ -241,9 +241,10 @@ Status Reader::ReadAttribute(std::span<const uint8_t> message, Node& node) {
     NDP_RETURN_IF_ERROR(budget_.Items(1));
     NDP_RETURN_IF_ERROR(ReadAttributeField(field, parts));
   }
+  const std::string name = parts.name;
   NDP_ASSIGN(Attribute value, ChooseValue(std::move(parts)));
-  if (!node.attributes.emplace(parts.name, std::move(value)).second) {
-    return Fail(ErrorCode::kInvalidArgument, "attribute '" + parts.name + "' is there twice");
+  if (!node.attributes.emplace(name, std::move(value)).second) {
+    return Fail(ErrorCode::kInvalidArgument, "attribute '" + name + "' is there twice");
   }
   return {};
 }

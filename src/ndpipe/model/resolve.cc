@@ -41,13 +41,13 @@ Result<fs::path> ResolveModel(const std::string& name_or_path) {
   if (name_or_path.empty()) {
     return Fail(ErrorCode::kInvalidArgument, "the model's name is empty");
   }
-  const fs::path path(name_or_path);
+  fs::path path(name_or_path);
   if (IsFile(path)) return path;
   if (IsFile(path / kOnnxName)) return path / kOnnxName;
   std::string tried = name_or_path;
   if (name_or_path.find('/') == std::string::npos) {
     for (const auto& folder : SearchFolders()) {
-      const fs::path candidate = folder / name_or_path / kOnnxName;
+      fs::path candidate = folder / name_or_path / kOnnxName;
       if (IsFile(candidate)) return candidate;
       tried += ", " + candidate.string();
     }

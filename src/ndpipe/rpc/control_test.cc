@@ -6,8 +6,6 @@
 namespace ndpipe::rpc {
 namespace {
 
-using testing::HasSubstr;
-
 // A store's control stream on a thread of its own.
 class RunningControl {
  public:

@@ -15,8 +15,6 @@
 namespace ndpipe::rpc {
 namespace {
 
-using testing::HasSubstr;
-
 TEST(Address, Parses) {
   const auto expect = [](const std::string& text, const std::string& host, int port) {
     const auto address = ParseAddress(text);
