@@ -33,9 +33,12 @@ def finish(cluster, finetune, undisturbed):
     assert cluster.tail_hashes() == undisturbed
 
 
-def wait_for_progress(cluster, job, at_least):
-    wait_until(lambda: (cluster.job(job) or {}).get("done", 0) >= at_least, f"{at_least} photos are done",
-               interval=0.01)
+def wait_for_progress(cluster, job, share):
+    """Until that share of the job's photos is done; 1 is the time of the last run's training."""
+    def reached():
+        now = cluster.job(job) or {"done": 0, "total": 0}
+        return now["total"] > 0 and now["done"] >= share * now["total"]
+    wait_until(reached, f"{share:.2f} of the photos are done", interval=0.01)
 
 
 @pytest.mark.parametrize("round", ROUNDS)
@@ -43,7 +46,7 @@ def test_pipestore_killed_in_extraction(tmp_path, undisturbed, round):
     with Cluster(tmp_path, 2, PHOTOS, store_flags=["--no-cache"]) as cluster:
         cluster.start().wait_for_stores()
         finetune = cluster.start_finetune(*FLAGS)
-        wait_for_progress(cluster, finetune, random.Random(round).randrange(1, 300))
+        wait_for_progress(cluster, finetune, random.Random(round).uniform(0.01, 0.6))
         cluster.stores[round % 2].kill()
         cluster.stores[round % 2].start()
         finish(cluster, finetune, undisturbed)
@@ -54,7 +57,7 @@ def test_tuner_killed_in_training(tmp_path, undisturbed, round):
     with Cluster(tmp_path, 2, PHOTOS) as cluster:
         cluster.start().wait_for_stores()
         finetune = cluster.start_finetune(*FLAGS)
-        wait_for_progress(cluster, finetune, random.Random(round).choice([200, 350, 480]))
+        wait_for_progress(cluster, finetune, random.Random(round).choice([0.5, 0.75, 1]))
         cluster.tuner.kill()
         cluster.tuner.start()
         finish(cluster, finetune, undisturbed)
@@ -67,7 +70,7 @@ def test_pipestore_killed_in_relabel(tmp_path, undisturbed, round):
         finetune = cluster.start_finetune(*FLAGS)
         cluster.wait_for_job(finetune)
         relabel = cluster.relabel_of(finetune)
-        wait_for_progress(cluster, relabel, random.Random(round).randrange(0, 300))
+        wait_for_progress(cluster, relabel, random.Random(round).uniform(0, 0.6))
         cluster.stores[round % 2].kill()
         cluster.stores[round % 2].start()
         finish(cluster, finetune, undisturbed)

@@ -38,7 +38,7 @@ void RunPython(const std::string& script, const std::string& arguments) {
 }
 
 std::filesystem::path SourceFolder(const std::string& name) {
-  const auto exported = std::filesystem::path(NDPIPE_SOURCE_DIR) / "build/models" / name;
+  std::filesystem::path exported = std::filesystem::path(NDPIPE_SOURCE_DIR) / "build/models" / name;
   if (name == "efficientnet-lite0" && std::filesystem::exists(exported / "manifest.json")) {
     return exported;
   }
@@ -99,7 +99,8 @@ std::vector<Reference> AskOracle(const std::string& backbone_name,
   for (std::string index, cut; cuts >> index >> cut;) {
     const auto bytes = ReadFile(out / (index + ".raw"), size_t{1} << 30).value();
     const auto* values = reinterpret_cast<const float*>(bytes.data());
-    references.push_back({cut, {values, values + bytes.size() / sizeof(float)}});
+    const size_t count = bytes.size() / sizeof(float);
+    references.push_back({cut, {values, values + count}});
   }
   return references;
 }

@@ -57,7 +57,7 @@ Top1 Reference(const model::TailWeights& tail, std::span<const Half> features) {
 
 bool SameBits(const Top1& a, const Top1& b) {
   return a.class_index == b.class_index &&
-         std::memcmp(&a.confidence, &b.confidence, sizeof(float)) == 0;
+         std::bit_cast<uint32_t>(a.confidence) == std::bit_cast<uint32_t>(b.confidence);
 }
 
 struct Shape {

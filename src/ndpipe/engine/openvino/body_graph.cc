@@ -50,7 +50,7 @@ Status CheckInput(const ov::Model& model, const model::Backbone& backbone) {
                             backbone.manifest.name, model.inputs().size()));
   }
   const auto input = model.input();
-  const auto shape = input.get_partial_shape();
+  const auto& shape = input.get_partial_shape();
   const ov::PartialShape wanted{-1, 3, spec.crop_height, spec.crop_width};
   if (input.get_element_type() != ov::element::f32 || !shape.compatible(wanted)) {
     return Fail(ErrorCode::kFailedPrecondition,
