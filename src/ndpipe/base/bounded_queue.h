@@ -51,15 +51,6 @@ class BoundedQueue {
     not_empty_.notify_all();
   }
 
-  // Close(), and what is inside is dropped: for stopping early.
-  void Abandon() {
-    std::lock_guard lock(mutex_);
-    closed_ = true;
-    items_.clear();
-    not_full_.notify_all();
-    not_empty_.notify_all();
-  }
-
   size_t size() const {
     std::lock_guard lock(mutex_);
     return items_.size();

@@ -89,7 +89,7 @@ void DeclareTuner(CLI::App& app, Invocation& invocation) {
       ->capture_default_str();
   AddSetting(*command, "--seed", flags->seed, "the seed of the -n fine-tune")
       ->capture_default_str();
-  AddSetting(*command, "--threads", flags->threads, "cores to train on; 0: all")
+  AddSetting(*command, "--threads", flags->threads, "cores to train on; 0: what a step keeps busy")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   command->add_option("--port-file", flags->port_file,

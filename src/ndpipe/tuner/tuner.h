@@ -22,7 +22,7 @@ struct TunerOptions {
   std::optional<rpc::FinetuneRequest>
       first_finetune;  // the explicit -n: started once per state folder
   int heartbeat_interval_ms = 1000;
-  int train_threads = 0;  // 0: all cores
+  int train_threads = 0;  // 0: as many as a training step keeps busy (train/tail_trainer.h)
   // Called once for every fine-tune whose relabel is finished too (or was not wanted), with the
   // report as JSON.
   std::function<void(const std::string& report_json)> on_report;

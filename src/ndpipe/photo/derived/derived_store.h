@@ -33,7 +33,7 @@ class DerivedStore {
     std::span<const uint8_t> bytes;
   };
   // `space` says what the bytes are, completely: kind, preprocessing, and for features backbone,
-  // cut and precision: "sidecar/short256-bicubic-crop224x224-v1/zstd",
+  // cut and precision: "sidecar/short256-bicubic-crop224x224-v2/zstd",
   // "feature/<backbone>/<cut>/…". A later put of a number replaces the earlier one. Not synced:
   // after a crash some may be gone, never wrong (each record carries a CRC). All or none of the
   // items are there on return. kResourceExhausted when the disk is full; kInvalidArgument for an
