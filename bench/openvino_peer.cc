@@ -85,7 +85,8 @@ Result<std::vector<Peer>> MakeOpenVinoPeers(const model::Backbone& backbone,
     std::vector<Peer> peers;
     for (const bool by_hints : {true, false}) {
       for (const int64_t photos : {1, 4, 8}) {
-        NDP_ASSIGN(const auto graph, engine::BuildBodyGraph(core, backbone, backbone.cut, photos));
+        NDP_ASSIGN(const auto graph, engine::BuildBodyGraph(core, backbone, backbone.cut,
+                                                            engine::InputForm::kPixels, photos));
         ov::AnyMap properties{
             ov::hint::performance_mode(ov::hint::PerformanceMode::THROUGHPUT),
             ov::hint::inference_precision(precision == model::Precision::kBf16 ? ov::element::bf16

@@ -15,16 +15,22 @@
 
 namespace ndpipe::engine {
 
+// What a request's input holds for each photo.
+enum class InputForm {
+  kPixels,  // uint8 [height, width, 3], RGB; normalised by the engine
+  kTensor,  // float32 [3, height, width]: the network's own input, normalised already
+};
+
 struct BodyOptions {
   std::string device = "cpu";  // "cpu"; "cuda:N" where it is built in
   std::string cut;             // tensor name; empty: the backbone's default cut
   model::Precision precision = model::Precision::kFp32;
+  InputForm input_form = InputForm::kPixels;
   int num_threads = 0;                 // 0: all cores that the process may use
   std::filesystem::path cache_folder;  // compiled models are kept here; empty: none
 };
 
-// A body: uint8 photos in, fp16 features out, normalisation inside. Several requests are in flight
-// at once.
+// A body: photos in, fp16 features out. Several requests are in flight at once.
 //
 // A caller takes a free Request, lets decoders write photos straight into its input, and submits
 // it. Results do not depend on which photos share a request or on its fill: each photo's features
@@ -35,7 +41,7 @@ class BodyEngine {
   class Request {
    public:
     virtual ~Request() = default;
-    // uint8 [batch_size, height, width, 3], RGB, NHWC. Valid until Submit.
+    // The bytes of [batch_size] photos in the engine's InputForm. Valid until Submit.
     virtual std::span<uint8_t> input() = 0;
   };
   // features: fp16 [num_photos, feature_size], valid during the call. On an engine thread; must not

@@ -153,6 +153,34 @@ TEST(BodyTest, ManyThreadsShareOneEngine) {
   EXPECT_EQ(num_equal, 40);
 }
 
+// The network's own input gives what the pixels that it was made of give.
+TEST(BodyTest, TakesTensorsThatAreNormalisedAlready) {
+  const auto backbone = MakeBackbone("efficientnet-lite0");
+  const auto photos = MakePhotos(3);
+  const auto of_pixels = Infer(*CreateBodyEngine(backbone, {}).value(), photos);
+  const auto body = CreateBodyEngine(backbone, {.input_form = InputForm::kTensor}).value();
+  constexpr int64_t kPlane = kPhotoBytes / 3;
+  const int64_t feature_size = body->feature_size();
+  for (int photo = 0; photo < 3; ++photo) {
+    auto* request = body->Acquire();
+    ASSERT_EQ(request->input().size(), body->batch_size() * kPhotoBytes * sizeof(float));
+    auto* tensor = reinterpret_cast<float*>(request->input().data());
+    for (int64_t i = 0; i < kPhotoBytes; ++i) {
+      const auto channel = static_cast<size_t>(i % 3);
+      tensor[channel * kPlane + i / 3] =
+          (static_cast<float>(photos[photo * kPhotoBytes + i]) - backbone.manifest.mean[channel]) /
+          backbone.manifest.std[channel];
+    }
+    body->Submit(request, 1, [&](const Status& status, std::span<const Half> features) {
+      ASSERT_TRUE(status);
+      const std::vector<float> expected(of_pixels.begin() + photo * feature_size,
+                                        of_pixels.begin() + (photo + 1) * feature_size);
+      EXPECT_LE(Compare({features.begin(), features.end()}, expected).largest, 2e-3);
+    });
+    body->Drain();
+  }
+}
+
 TEST(BodyTest, ReleasedRequestsAreFreeAgain) {
   const auto body = CreateBodyEngine(MakeBackbone("vit-tiny"), {.num_threads = 1}).value();
   for (int round = 0; round < 3 * body->num_requests(); ++round) body->Release(body->Acquire());

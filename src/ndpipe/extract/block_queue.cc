@@ -78,6 +78,7 @@ void BlockQueue::Add(std::unique_ptr<BlockInProgress> block) {
   if (added->to_do.empty()) {
     FinishLocked(added);
   } else {
+    waiting_for_decoders_.Add(static_cast<int64_t>(added->to_do.size()));
     heads_.push_back({.block = added, .next = 0});
     photos_.notify_all();
   }
@@ -94,6 +95,7 @@ std::optional<PhotoTask> BlockQueue::TakeLocked() {
   if (error_ || heads_.empty()) return std::nullopt;
   Head& head = heads_.front();
   const PhotoTask task{.block = head.block, .index = head.block->to_do[head.next]};
+  waiting_for_decoders_.Add(-1);
   if (++head.next == task.block->to_do.size()) heads_.pop_front();
   return task;
 }
@@ -127,6 +129,7 @@ void BlockQueue::CompleteFailed(const PhotoTask& task, std::string reason) {
 }
 
 void BlockQueue::FinishLocked(BlockInProgress* block) {
+  waiting_for_sink_.Add(static_cast<int64_t>(block->work.photos.size()));
   finished_.push_back(block);
   finished_changed_.notify_all();
 }
@@ -137,6 +140,7 @@ BlockInProgress* BlockQueue::TakeFinished() {
   if (error_ || finished_.empty()) return nullptr;
   BlockInProgress* block = finished_.front();
   finished_.pop_front();
+  waiting_for_sink_.Add(-static_cast<int64_t>(block->work.photos.size()));
   return block;
 }
 

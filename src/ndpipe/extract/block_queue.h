@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "ndpipe/extract/depth_meter.h"
 #include "ndpipe/extract/extractor.h"
 
 namespace ndpipe::extract {
@@ -79,6 +80,10 @@ class BlockQueue {
   bool stopped() const;
   Status status() const;
 
+  // Photos that no decoder has taken yet, and those of finished blocks that wait for the sink.
+  const DepthMeter& waiting_for_decoders() const { return waiting_for_decoders_; }
+  const DepthMeter& waiting_for_sink() const { return waiting_for_sink_; }
+
  private:
   // Where a block's next photo stands.
   struct Head {
@@ -90,6 +95,8 @@ class BlockQueue {
   std::optional<PhotoTask> TakeLocked();
   void FinishLocked(BlockInProgress* block);
 
+  DepthMeter waiting_for_decoders_;
+  DepthMeter waiting_for_sink_;
   mutable std::mutex mutex_;
   std::condition_variable room_;
   std::condition_variable photos_;

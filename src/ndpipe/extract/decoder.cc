@@ -2,7 +2,6 @@
 
 #include <chrono>
 
-#include "ndpipe/photo/image/preprocess.h"
 #include "ndpipe/photo/image/sidecar.h"
 
 namespace ndpipe::extract {
@@ -85,7 +84,7 @@ bool Decoder::DecodeSidecarInto(std::span<const uint8_t> sidecar, std::span<uint
 Status Decoder::DecodePhotoInto(int64_t photo, std::span<const uint8_t> bytes,
                                 std::span<uint8_t> pixels) {
   const Timed timed(counters_.decode_ns);
-  NDP_RETURN_IF_ERROR(photo::Preprocess(bytes, spec_, photo::DecodeLimits{}, pixels));
+  NDP_RETURN_IF_ERROR(decode_(bytes, pixels));
   ++counters_.num_decoded;
   cache_.WriteSidecar(photo, pixels);
   return {};

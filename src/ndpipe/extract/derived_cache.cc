@@ -16,7 +16,7 @@ constexpr size_t kSidecarBatch = 64;  // at 224² about 8 MiB
 
 DerivedCache::DerivedCache(const model::Backbone& backbone, model::Precision precision,
                            int64_t feature_size, const ExtractOptions& options)
-    : store_(options.derived),
+    : store_(options.decode ? nullptr : options.derived),
       feature_size_(feature_size),
       use_features_(store_ != nullptr && options.use_features &&
                     feature_size == backbone.feature_size),

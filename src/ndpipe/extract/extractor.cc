@@ -14,6 +14,7 @@
 #include "ndpipe/extract/decoder.h"
 #include "ndpipe/extract/derived_cache.h"
 #include "ndpipe/extract/request_filler.h"
+#include "ndpipe/photo/image/preprocess.h"
 
 namespace ndpipe::extract {
 namespace {
@@ -29,6 +30,14 @@ int NumDecoders(const ExtractOptions& options) {
   CPU_ZERO(&cores);
   if (sched_getaffinity(0, sizeof(cores), &cores) == 0) return std::max(1, CPU_COUNT(&cores));
   return std::max(1U, std::thread::hardware_concurrency());
+}
+
+Decode MakeDecode(const model::Backbone& backbone, const ExtractOptions& options) {
+  if (options.decode) return options.decode;
+  return [&spec = backbone.manifest.preprocess](std::span<const uint8_t> bytes,
+                                                std::span<uint8_t> input) {
+    return photo::Preprocess(bytes, spec, photo::DecodeLimits{}, input);
+  };
 }
 
 // The last stage: what it counts is read after its thread has ended.
@@ -111,9 +120,16 @@ void Feed(BlockQueue& queue, const Next& next, DerivedCache& cache, DecodeCounte
   }
 }
 
+void SetDepth(StageStats& stage, const DepthMeter& depth, double seconds) {
+  stage.mean_depth = seconds > 0 ? depth.photo_seconds() / seconds : 0;
+  stage.largest_depth = depth.largest();
+}
+
 ExtractStats Collect(const DecodeCounters& counters, const RequestFiller& filler,
-                     const SinkStage& sink, int num_decoders) {
-  return {
+                     const BlockQueue& queue, const SinkStage& sink, int num_decoders,
+                     double seconds) {
+  ExtractStats stats{
+      .seconds = seconds,
       .photos = sink.num_photos(),
       .failed = sink.num_failed(),
       .from_features = counters.num_from_features,
@@ -136,9 +152,23 @@ ExtractStats Collect(const DecodeCounters& counters, const RequestFiller& filler
                   .num_threads = 1,
                   .items = sink.num_photos()}},
   };
+  SetDepth(stats.stages[0], queue.waiting_for_decoders(), seconds);
+  SetDepth(stats.stages[2], filler.in_engine(), seconds);
+  SetDepth(stats.stages[3], queue.waiting_for_sink(), seconds);
+  return stats;
 }
 
 }  // namespace
+
+double ExtractStats::BusyShare(const StageStats& stage) const {
+  const double had = seconds * stage.num_threads;
+  return had > 0 ? stage.busy_seconds / had : 0;
+}
+
+const StageStats& ExtractStats::Bottleneck() const {
+  return *std::ranges::max_element(stages, {},
+                                   [this](const StageStats& stage) { return BusyShare(stage); });
+}
 
 Extractor::Extractor(const model::Backbone& backbone, model::Precision precision,
                      engine::BodyEngine& body, photo::PhotoSource& source, ExtractOptions options)
@@ -151,7 +181,7 @@ Result<ExtractStats> Extractor::Run(const Next& next, const Sink& sink, std::sto
   DerivedCache cache(backbone_, precision_, body_.feature_size(), options_);
   RequestFiller filler(body_, queue);
   DecodeCounters counters;
-  Decoder decoder(backbone_.manifest.preprocess, source_, queue, filler, cache, counters);
+  Decoder decoder(MakeDecode(backbone_, options_), source_, queue, filler, cache, counters);
   SinkStage sink_stage(queue, cache, sink);
   const std::stop_callback on_stop(stop, [&queue] {
     queue.Stop({.code = ErrorCode::kCancelled, .message = "the extraction was stopped"});
@@ -168,9 +198,7 @@ Result<ExtractStats> Extractor::Run(const Next& next, const Sink& sink, std::sto
     sinking.Join();
   }
   NDP_RETURN_IF_ERROR(queue.status());
-  ExtractStats stats = Collect(counters, filler, sink_stage, num_decoders);
-  stats.seconds = watch.Seconds();
-  return stats;
+  return Collect(counters, filler, queue, sink_stage, num_decoders, watch.Seconds());
 }
 
 }  // namespace ndpipe::extract

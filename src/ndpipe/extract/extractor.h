@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <optional>
+#include <span>
 #include <stop_token>
 #include <string>
 #include <vector>
@@ -42,12 +43,15 @@ struct BlockFeatures {
 };
 
 // Busy seconds are summed over a stage's threads; those of "infer" are the wall clock during which
-// the engine had work.
+// the engine had work. Depth: photos that waited before the stage; for "infer" with those in it.
+// Photos go from "load" to "decode" within a thread, without a queue.
 struct StageStats {
   std::string name;  // "load", "decode", "infer", "sink"
   double busy_seconds = 0;
   int num_threads = 0;
   int64_t items = 0;
+  double mean_depth = 0;
+  int64_t largest_depth = 0;
 };
 struct ExtractStats {
   double seconds = 0;  // wall clock of Run
@@ -57,10 +61,21 @@ struct ExtractStats {
   int64_t from_sidecars = 0;  // photos decoded from a sidecar
   int64_t photo_bytes = 0;    // read from photo files
   std::vector<StageStats> stages;
+
+  // Of the time that the stage's threads had.
+  double BusyShare(const StageStats& stage) const;
+  // The stage with the largest busy share: the one to speed up first.
+  const StageStats& Bottleneck() const;
 };
 
+// Makes a photo's engine input of the bytes that the source returned. Called by several threads at
+// once. An error is the photo's failure.
+using Decode = std::function<Status(std::span<const uint8_t> bytes, std::span<uint8_t> input)>;
+
 struct ExtractOptions {
-  int num_decoders = 0;                    // threads that load and decode; 0: one a core
+  int num_decoders = 0;  // threads that load and decode; 0: one a core
+  // Empty: the bytes are an image file, as Preprocess reads. Otherwise nothing is cached.
+  Decode decode;
   photo::DerivedStore* derived = nullptr;  // borrowed; null: nothing is cached
   bool use_features = true;                // read and write the feature cache (when derived is set)
   bool use_sidecars = true;                // read and write sidecars (when derived is set)

@@ -188,6 +188,50 @@ TEST_F(ExtractorTest, SlowStagesDoNotMixPhotos) {
   for (const auto& stage : stats->stages) EXPECT_GT(stage.busy_seconds, 0) << stage.name;
 }
 
+TEST_F(ExtractorTest, NamesTheBottleneckAndWhatWaitsBeforeIt) {
+  const auto blocks = MakeBlocks({64, 64});
+  FakePhotos photos;
+  FakeBody slow_body(4, 4, 4ms);
+  const auto engine_bound = Run(slow_body, photos, {.num_decoders = 2}, blocks);
+  ASSERT_TRUE(engine_bound);
+  EXPECT_EQ(engine_bound->Bottleneck().name, "infer");
+  EXPECT_GT(engine_bound->BusyShare(engine_bound->stages[2]), 0.5);
+  EXPECT_GT(engine_bound->stages[2].mean_depth, 1);
+  EXPECT_LE(engine_bound->stages[2].largest_depth, 4 * 4);
+
+  FakePhotos slow_photos(4ms);
+  FakeBody body(4, 4);
+  const auto load_bound = Run(body, slow_photos, {.num_decoders = 2}, blocks);
+  ASSERT_TRUE(load_bound);
+  EXPECT_EQ(load_bound->Bottleneck().name, "load");
+  EXPECT_LE(load_bound->stages[0].largest_depth, 128);
+  EXPECT_GE(load_bound->stages[0].largest_depth, 64);
+}
+
+TEST_F(ExtractorTest, TakesAnotherDecodeAndCachesNothingThen) {
+  const auto derived = photo::DerivedStore::Open(folder_).value();
+  FakePhotos photos;
+  FakeBody body(4, 2);
+  const auto blocks = MakeBlocks({9});
+  int num_calls = 0;
+  const auto decode = [&](std::span<const uint8_t> bytes, std::span<uint8_t> input) -> Status {
+    EXPECT_EQ(bytes.size(), photos.Read(1)->size());
+    std::ranges::fill(input, uint8_t{3});
+    if (num_calls++ != 4) return {};
+    return Fail(ErrorCode::kDataLoss, "not a tensor");
+  };
+  const ExtractOptions options{.num_decoders = 1, .decode = decode, .derived = derived.get()};
+  const auto stats = Run(body, photos, options, blocks);
+  ASSERT_TRUE(stats);
+  ASSERT_EQ(sunk_.size(), 1);
+  ASSERT_EQ(sunk_[0].failures.size(), 1);
+  EXPECT_EQ(sunk_[0].failures[0].photo, blocks[0].photos[4]);
+  EXPECT_EQ(sunk_[0].failures[0].reason, "not a tensor");
+  EXPECT_EQ(sunk_[0].photos.size(), 8);
+  EXPECT_EQ(static_cast<float>(sunk_[0].features[0]), 3 + 3 * 300 + 3);
+  EXPECT_TRUE(derived->ListUsage()->empty());
+}
+
 TEST_F(ExtractorTest, TheSinksFirstErrorEndsTheRun) {
   FakeBody body(2, 2);
   FakePhotos photos;

@@ -99,8 +99,10 @@ void RequestFiller::Submit(Request* request) {
   for (int slot = 0; slot < body_.batch_size(); ++slot) {
     if (request->tasks[slot]) num_slots = slot + 1;
   }
+  in_engine_.Add(num_slots);
   body_.Submit(request->engine_request, num_slots,
-               [this, request](Status status, std::span<const Half> features) {
+               [this, request, num_slots](Status status, std::span<const Half> features) {
+                 in_engine_.Add(-num_slots);
                  if (status) {
                    HandOut(*request, features);
                  } else {

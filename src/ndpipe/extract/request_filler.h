@@ -12,6 +12,7 @@
 #include "ndpipe/base/clock.h"
 #include "ndpipe/engine/engine.h"
 #include "ndpipe/extract/block_queue.h"
+#include "ndpipe/extract/depth_meter.h"
 
 namespace ndpipe::extract {
 
@@ -47,6 +48,8 @@ class RequestFiller {
   // Wall clock during which the engine had at least one request. After Finish.
   double busy_seconds() const { return busy_seconds_; }
   int64_t num_photos() const { return num_photos_; }
+  // Photos that the engine has: waiting for it and in it.
+  const DepthMeter& in_engine() const { return in_engine_; }
 
  private:
   enum class Fate { kWait, kSubmit, kRelease };
@@ -59,6 +62,7 @@ class RequestFiller {
   engine::BodyEngine& body_;
   BlockQueue& queue_;
 
+  DepthMeter in_engine_;
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   // All below is guarded by mutex_.

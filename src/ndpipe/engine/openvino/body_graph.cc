@@ -62,17 +62,20 @@ Status CheckInput(const ov::Model& model, const model::Backbone& backbone) {
   return {};
 }
 
-// Normalisation and layout become part of the graph, so that callers hand over plain pixels.
-std::shared_ptr<ov::Model> AddNormalisation(const std::shared_ptr<ov::Model>& model,
-                                            const model::Manifest& manifest) {
+// For pixels, normalisation and layout become part of the graph, so that callers hand over what
+// decoders make.
+std::shared_ptr<ov::Model> AddConversions(const std::shared_ptr<ov::Model>& model,
+                                          const model::Manifest& manifest, InputForm input_form) {
   ov::preprocess::PrePostProcessor steps(model);
-  steps.input().tensor().set_element_type(ov::element::u8).set_layout("NHWC");
-  steps.input().model().set_layout("NCHW");
-  steps.input()
-      .preprocess()
-      .convert_element_type(ov::element::f32)
-      .mean({manifest.mean[0], manifest.mean[1], manifest.mean[2]})
-      .scale({manifest.std[0], manifest.std[1], manifest.std[2]});
+  if (input_form == InputForm::kPixels) {
+    steps.input().tensor().set_element_type(ov::element::u8).set_layout("NHWC");
+    steps.input().model().set_layout("NCHW");
+    steps.input()
+        .preprocess()
+        .convert_element_type(ov::element::f32)
+        .mean({manifest.mean[0], manifest.mean[1], manifest.mean[2]})
+        .scale({manifest.std[0], manifest.std[1], manifest.std[2]});
+  }
   steps.output().tensor().set_element_type(ov::element::f32);
   return steps.build();
 }
@@ -80,7 +83,8 @@ std::shared_ptr<ov::Model> AddNormalisation(const std::shared_ptr<ov::Model>& mo
 }  // namespace
 
 Result<std::shared_ptr<ov::Model>> BuildBodyGraph(ov::Core& core, const model::Backbone& backbone,
-                                                  const std::string& cut, size_t batch_size) {
+                                                  const std::string& cut, InputForm input_form,
+                                                  size_t batch_size) {
   const auto whole = core.read_model(backbone.onnx_file.string());
   NDP_RETURN_IF_ERROR(CheckInput(*whole, backbone));
   const auto tensor = FindTensor(*whole, cut);
@@ -115,7 +119,7 @@ Result<std::shared_ptr<ov::Model>> BuildBodyGraph(ov::Core& core, const model::B
                             "need a fixed shape whose first dimension counts photos",
                             cut, backbone.manifest.name, shape.to_string(), batch_size));
   }
-  return AddNormalisation(body, backbone.manifest);
+  return AddConversions(body, backbone.manifest, input_form);
 }
 
 }  // namespace ndpipe::engine

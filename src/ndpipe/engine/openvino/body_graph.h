@@ -5,16 +5,18 @@
 #include <openvino/openvino.hpp>
 #include <string>
 
+#include "ndpipe/engine/engine.h"
 #include "ndpipe/model/backbone.h"
 
 namespace ndpipe::engine {
 
-// The body of the backbone up to the tensor `cut`: one input, uint8 [batch_size, height, width, 3],
-// normalised inside; one output, float32 [batch_size, …]. kNotFound: no such tensor in the ONNX
-// file, or none left after its conversion; kInvalidArgument: the cut has no batch dimension, no
-// fixed size, or is not computed from the input alone; kFailedPrecondition: the model's input does
-// not fit the manifest. OpenVINO's exceptions pass through: the caller catches them.
+// The body of the backbone up to the tensor `cut`: one input, [batch_size] photos in the given
+// form; one output, float32 [batch_size, …]. kNotFound: no such tensor in the ONNX file, or none
+// left after its conversion; kInvalidArgument: the cut has no batch dimension, no fixed size, or is
+// not computed from the input alone; kFailedPrecondition: the model's input does not fit the
+// manifest. OpenVINO's exceptions pass through: the caller catches them.
 Result<std::shared_ptr<ov::Model>> BuildBodyGraph(ov::Core& core, const model::Backbone& backbone,
-                                                  const std::string& cut, size_t batch_size);
+                                                  const std::string& cut, InputForm input_form,
+                                                  size_t batch_size);
 
 }  // namespace ndpipe::engine

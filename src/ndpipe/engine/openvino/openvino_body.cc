@@ -31,10 +31,10 @@ int NumRequests(int num_streams, int num_threads) { return 2 * num_streams + num
 class OpenVinoBody;
 
 struct OpenVinoRequest : BodyEngine::Request {
-  std::span<uint8_t> input() override { return pixels; }
+  std::span<uint8_t> input() override { return bytes; }
 
   ov::InferRequest infer;
-  std::span<uint8_t> pixels;      // the request's own input tensor: decoders write into it directly
+  std::span<uint8_t> bytes;       // the request's own input tensor: decoders write into it directly
   std::span<const float> output;  // [kBatchSize, feature_size]
   std::vector<Half> features;     // [kBatchSize, feature_size]
   int num_photos = 0;
@@ -106,8 +106,8 @@ class OpenVinoBody : public BodyEngine {
     auto request = std::make_unique<OpenVinoRequest>();
     request->infer = compiled_.create_infer_request();
     ov::Tensor input = request->infer.get_input_tensor();
-    std::memset(input.data<uint8_t>(), 0, input.get_byte_size());
-    request->pixels = {input.data<uint8_t>(), input.get_byte_size()};
+    std::memset(input.data(), 0, input.get_byte_size());
+    request->bytes = {static_cast<uint8_t*>(input.data()), input.get_byte_size()};
     const ov::Tensor output = request->infer.get_output_tensor();
     request->output = {output.data<const float>(), output.get_size()};
     request->features.resize(output.get_size());
@@ -182,7 +182,8 @@ Result<std::unique_ptr<BodyEngine>> CreateOpenVinoBody(const model::Backbone& ba
   try {
     ov::Core core;
     NDP_RETURN_IF_ERROR(CheckPrecision(core, options));
-    NDP_ASSIGN(const auto graph, BuildBodyGraph(core, backbone, cut, kBatchSize));
+    NDP_ASSIGN(const auto graph,
+               BuildBodyGraph(core, backbone, cut, options.input_form, kBatchSize));
     auto compiled = core.compile_model(graph, "CPU", Properties(options, plan));
     const int num_streams = compiled.get_property(ov::num_streams).num;
     auto description =
