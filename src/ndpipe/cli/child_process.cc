@@ -32,8 +32,14 @@ ChildProcess::~ChildProcess() { Stop(); }
 Result<ChildProcess> ChildProcess::StartSelf(const std::vector<std::string>& arguments,
                                              const std::filesystem::path& log_file) {
   std::error_code error;
-  const std::string program = std::filesystem::read_symlink("/proc/self/exe", error).string();
+  const auto program = std::filesystem::read_symlink("/proc/self/exe", error);
   if (error) return FailErrno("cannot find this program's file", error.value());
+  return Start(program, arguments, log_file);
+}
+
+Result<ChildProcess> ChildProcess::Start(const std::filesystem::path& program,
+                                         const std::vector<std::string>& arguments,
+                                         const std::filesystem::path& log_file) {
   std::vector<char*> argv = {const_cast<char*>(program.c_str())};
   for (const auto& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
   argv.push_back(nullptr);
@@ -54,7 +60,7 @@ Result<ChildProcess> ChildProcess::StartSelf(const std::vector<std::string>& arg
       ::posix_spawn(&pid, program.c_str(), &files, &attributes, argv.data(), environ);
   posix_spawnattr_destroy(&attributes);
   posix_spawn_file_actions_destroy(&files);
-  if (failed != 0) return FailErrno("cannot start " + program, failed);
+  if (failed != 0) return FailErrno("cannot start " + program.string(), failed);
   return ChildProcess(pid, log_file);
 }
 

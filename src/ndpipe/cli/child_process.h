@@ -1,4 +1,4 @@
-// A child process that ends with its owner: for the demo's daemons.
+// A child process that ends with its owner: for the daemons of the demo and of benchmarks.
 #pragma once
 
 #include <sys/types.h>
@@ -14,7 +14,11 @@ namespace ndpipe::cli {
 // One thread at a time.
 class ChildProcess {
  public:
-  // Starts this very program with `arguments`; its output goes to log_file.
+  // Starts `program` with `arguments`; its output goes to log_file.
+  static Result<ChildProcess> Start(const std::filesystem::path& program,
+                                    const std::vector<std::string>& arguments,
+                                    const std::filesystem::path& log_file);
+  // The same with this very program.
   static Result<ChildProcess> StartSelf(const std::vector<std::string>& arguments,
                                         const std::filesystem::path& log_file);
   ChildProcess(ChildProcess&& other) noexcept;
@@ -22,6 +26,7 @@ class ChildProcess {
   ~ChildProcess();  // Stop()
 
   bool IsRunning();
+  pid_t pid() const { return pid_; }  // -1: not running any more
   void Stop();  // SIGTERM, after 10 s SIGKILL; waits for the end
   const std::filesystem::path& log_file() const { return log_file_; }
 

@@ -15,6 +15,7 @@ struct Flags {
   int threads = 0;
   bool insecure = false;
   bool no_cache = false;
+  bool no_feature_cache = false;
 };
 
 Status Run(const Flags& flags, const std::stop_token& stop) {
@@ -27,7 +28,7 @@ Status Run(const Flags& flags, const std::stop_token& stop) {
   options.security.insecure = flags.insecure;
   options.device = flags.device;
   options.num_threads = flags.threads;
-  options.cache_features = !flags.no_cache;
+  options.cache_features = !flags.no_cache && !flags.no_feature_cache;
   options.cache_sidecars = !flags.no_cache;
   return pipestore::RunPipeStore(options, stop);
 }
@@ -53,6 +54,8 @@ void DeclarePipestore(CLI::App& app, Invocation& invocation) {
       ->capture_default_str();
   command->add_flag("--insecure", flags->insecure, "allow a Tuner on another machine without TLS");
   command->add_flag("--no-cache", flags->no_cache, "keep neither sidecars nor features");
+  command->add_flag("--no-feature-cache", flags->no_feature_cache,
+                    "keep sidecars, but no features: each job computes them anew");
   command->callback([flags, &invocation] {
     invocation.run = [flags, &invocation] { return Run(*flags, invocation.stop); };
   });
