@@ -60,6 +60,7 @@ BlockFeatures BlockInProgress::Take() {
 }
 
 bool BlockQueue::HasRoom() const {
+  if (!blocks_.empty() && num_added_ - blocks_.front()->sequence >= kMaxBlockSpread) return false;
   return blocks_.size() < kMaxBlocks ||
          (blocks_.size() < kMaxSmallBlocks && num_photos_ < kEnoughPhotos);
 }
@@ -73,6 +74,7 @@ bool BlockQueue::WaitForRoom() {
 void BlockQueue::Add(std::unique_ptr<BlockInProgress> block) {
   std::lock_guard lock(mutex_);
   BlockInProgress* added = block.get();
+  added->sequence = num_added_++;
   num_photos_ += added->work.photos.size();
   blocks_.push_back(std::move(block));
   if (added->to_do.empty()) {

@@ -35,6 +35,7 @@ struct BlockInProgress {
 
   WorkBlock work;
   const int64_t feature_size;
+  int64_t sequence = 0;              // of its Add, from 0
   std::vector<Half> features;        // [photos, feature_size]
   std::vector<Outcome> outcomes;     // [photos]
   std::vector<std::string> reasons;  // [photos], of the failed ones
@@ -55,7 +56,8 @@ struct PhotoTask {
 class BlockQueue {
  public:
   // For the feeder. Blocks until another block may come in; false once stopped. A few blocks are
-  // let in, and more while they are so small that the stages would run dry.
+  // let in, and more while they are so small that the stages would run dry; none that is
+  // kMaxBlockSpread blocks ahead of one in progress.
   bool WaitForRoom();
   void Add(std::unique_ptr<BlockInProgress> block);
   void End();  // no more blocks
@@ -105,6 +107,7 @@ class BlockQueue {
   std::deque<std::unique_ptr<BlockInProgress>> blocks_;  // in progress, in the order of Add
   std::deque<Head> heads_;                               // of the blocks that are not yet given out
   std::deque<BlockInProgress*> finished_;
+  int64_t num_added_ = 0;
   size_t num_photos_ = 0;  // in blocks_
   bool ended_ = false;
   std::optional<Error> error_;

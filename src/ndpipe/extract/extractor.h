@@ -25,6 +25,10 @@ struct WorkBlock {
   std::vector<int64_t> photos;  // numbers in their store
 };
 
+// A slow photo holds nobody else's block, but no block is finished more than so many blocks before
+// it: who wants the blocks in their order keeps this many at most.
+inline constexpr int64_t kMaxBlockSpread = 256;
+
 struct PhotoFailure {
   int64_t photo = 0;
   std::string reason;
@@ -89,7 +93,8 @@ class Extractor {
 
   // next: the next block, or nothing at the end; called on the calling thread, and it may block:
   // what came before goes on meanwhile, but Run cannot return before it does. sink: takes each
-  // finished block, in the order of completion, from one thread; blocking in it slows the pipeline.
+  // finished block, in the order of completion (within kMaxBlockSpread of their own), from one
+  // thread; blocking in it slows the pipeline.
   // A broken photo is a failure in its block, never an error. Returns the sink's first error,
   // kCancelled after a stop, or an engine error; then no more sink calls come.
   Result<ExtractStats> Run(const std::function<Result<std::optional<WorkBlock>>()>& next,

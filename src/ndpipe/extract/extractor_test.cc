@@ -174,6 +174,47 @@ TEST_F(ExtractorTest, LooksAheadByFewBlocks) {
   EXPECT_LE(furthest, 4);
 }
 
+// FakePhotos, of which the first is read only once `go` is set.
+class SlowFirstPhoto : public FakePhotos {
+ public:
+  Result<std::vector<uint8_t>> Read(int64_t number) override {
+    if (number == 1) go.wait(false);
+    return FakePhotos::Read(number);
+  }
+  std::atomic<bool> go = false;
+};
+
+TEST_F(ExtractorTest, NoBlockIsFinishedLongBeforeASlowOne) {
+  constexpr int64_t kBlocks = kMaxBlockSpread * 3;
+  SlowFirstPhoto photos;
+  FakeBody body(2, 4);
+  int64_t given = 0;
+  std::set<int64_t> finished;
+  std::jthread release;
+  const auto next = [&]() -> Result<std::optional<WorkBlock>> {
+    if (given == kBlocks) return std::nullopt;
+    if (!photos.go) {
+      EXPECT_LT(given, kMaxBlockSpread);
+    }
+    ++given;
+    if (given == kMaxBlockSpread) {
+      release = std::jthread([&photos] {
+        std::this_thread::sleep_for(20ms);  // for a block too many to come
+        photos.go = true;
+        photos.go.notify_all();
+      });
+    }
+    return WorkBlock{.block = given - 1, .photos = {given}};
+  };
+  const auto sink = [&](const BlockFeatures& block) -> Status {
+    finished.insert(block.block);
+    return {};
+  };
+  const auto stats = MakeExtractor(body, photos, {.num_decoders = 3}).Run(next, sink, {});
+  ASSERT_TRUE(stats);
+  EXPECT_EQ(finished.size(), static_cast<size_t>(kBlocks));
+}
+
 TEST_F(ExtractorTest, SlowStagesDoNotMixPhotos) {
   FakeBody body(3, 4, 2ms);
   FakePhotos photos(1ms);
