@@ -38,6 +38,7 @@ Result<LocalModel> OpenLocalModel(const LocalModelOptions& options) {
   body.device = options.device;
   body.precision = precision;
   body.num_threads = options.num_threads;
+  body.input_form = options.input_form;
   body.cache_folder = cache / "compiled";
   NDP_RETURN_IF_ERROR(MakeFolders(body.cache_folder));
   NDP_ASSIGN(local.body, engine::CreateBodyEngine(local.backbone, body));

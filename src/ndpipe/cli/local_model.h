@@ -23,6 +23,7 @@ struct LocalModelOptions {
   std::string device = "cpu";
   std::string precision = "fp32";
   int num_threads = 0;
+  engine::InputForm input_form = engine::InputForm::kPixels;
 };
 
 // Imports the model into the user's cache folder and compiles it for the device; the plan is kept
