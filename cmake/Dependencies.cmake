@@ -9,7 +9,7 @@ find_package(Protobuf REQUIRED)
 find_package(gRPC CONFIG REQUIRED)
 find_package(CURL REQUIRED)
 find_package(LibArchive REQUIRED)
-foreach(module sqlite3 libdeflate libzstd libexif libjpeg spng libwebp libwebpdemux tomlplusplus)
+foreach(module sqlite3 libdeflate libzip libzstd libexif libjpeg spng libwebp libwebpdemux tomlplusplus)
   pkg_check_modules(${module} REQUIRED IMPORTED_TARGET ${module})
 endforeach()
 
