@@ -94,6 +94,27 @@ TEST_F(FileTest, DurableWriteReplacesAndLeavesNothingElse) {
   EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder_), {}), 1);
 }
 
+TEST_F(FileTest, AWriterThatDoesNotCommitLeavesWhatWasThere) {
+  const std::string large(200'000, 'x');
+  ASSERT_TRUE(WriteFileDurably(folder_ / "a", std::string_view("old")));
+  {
+    auto writer = *DurableFileWriter::Create(folder_ / "a");
+    ASSERT_TRUE(writer.Write("new"));
+    ASSERT_TRUE(writer.Write(large));
+  }
+  EXPECT_EQ(AsText(*ReadFile(folder_ / "a", 100)), "old");
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder_), {}), 1);
+  auto writer = *DurableFileWriter::Create(folder_ / "a");
+  for (const std::string_view text : {std::string_view("new"), std::string_view(large)}) {
+    ASSERT_TRUE(writer.Write(text));
+  }
+  ASSERT_TRUE(writer.Write("end"));
+  ASSERT_TRUE(writer.Commit());
+  EXPECT_EQ(AsText(*ReadFile(folder_ / "a", 300'000)), "new" + large + "end");
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder_), {}), 1);
+  EXPECT_EQ(DurableFileWriter::Create(folder_ / "no" / "a").error().code, ErrorCode::kNotFound);
+}
+
 TEST_F(FileTest, ReadRefusesWhatIsTooLargeMissingOrNoFile) {
   ASSERT_TRUE(WriteFileDurably(folder_ / "a", std::string_view("three")));
   EXPECT_EQ(ReadFile(folder_ / "a", 4).error().code, ErrorCode::kResourceExhausted);

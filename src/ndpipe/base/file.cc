@@ -11,10 +11,14 @@
 #include <string>
 #include <utility>
 
+#include "ndpipe/base/bytes.h"
+
 namespace ndpipe {
 namespace {
 
 namespace fs = std::filesystem;
+
+constexpr size_t kWriteBytes = size_t{64} << 10;
 
 // Opens a regular file for reading and tells its size; the shared start of reading and mapping.
 Result<std::pair<FileDescriptor, size_t>> OpenRegular(const fs::path& path, size_t max_bytes) {
@@ -77,26 +81,58 @@ Result<std::vector<uint8_t>> ReadFile(const fs::path& path, size_t max_bytes) {
 }
 
 Status WriteFileDurably(const fs::path& path, std::span<const uint8_t> bytes) {
+  NDP_ASSIGN(auto writer, DurableFileWriter::Create(path));
+  NDP_RETURN_IF_ERROR(writer.Write(AsText(bytes)));
+  return writer.Commit();
+}
+
+Status WriteFileDurably(const fs::path& path, std::string_view text) {
+  return WriteFileDurably(path, AsBytes(text));
+}
+
+DurableFileWriter::DurableFileWriter(fs::path path, fs::path temporary, FileDescriptor fd)
+    : path_(std::move(path)), temporary_(std::move(temporary)), fd_(std::move(fd)) {}
+
+Result<DurableFileWriter> DurableFileWriter::Create(const fs::path& path) {
   static std::atomic<uint64_t> counter{0};
   fs::path temporary = path;
   temporary += ".tmp-" + std::to_string(::getpid()) + "-" + std::to_string(counter++);
   FileDescriptor fd(::open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644));
   if (!fd.valid()) return FailErrno("cannot create " + temporary.string(), errno);
-  Status written = WriteAll(fd.get(), bytes, path);
-  if (written && ::fsync(fd.get()) != 0) written = FailErrno("cannot sync " + path.string(), errno);
-  if (written && ::rename(temporary.c_str(), path.c_str()) != 0) {
-    written = FailErrno("cannot write " + path.string(), errno);
-  }
-  if (!written) {
-    ::unlink(temporary.c_str());
-    return written;
-  }
-  return SyncFolder(path.has_parent_path() ? path.parent_path() : fs::path("."));
+  return DurableFileWriter(path, std::move(temporary), std::move(fd));
 }
 
-Status WriteFileDurably(const fs::path& path, std::string_view text) {
-  return WriteFileDurably(path,
-                          std::span(reinterpret_cast<const uint8_t*>(text.data()), text.size()));
+DurableFileWriter::~DurableFileWriter() {
+  if (fd_.valid()) ::unlink(temporary_.c_str());
+}
+
+Status DurableFileWriter::Write(std::string_view text) {
+  // What is large goes past the buffer.
+  if (buffer_.size() + text.size() > kWriteBytes) NDP_RETURN_IF_ERROR(Flush());
+  if (text.size() > kWriteBytes) return WriteAll(fd_.get(), AsBytes(text), path_);
+  buffer_ += text;
+  return {};
+}
+
+Status DurableFileWriter::Flush() {
+  NDP_RETURN_IF_ERROR(WriteAll(fd_.get(), AsBytes(buffer_), path_));
+  buffer_.clear();
+  return {};
+}
+
+Status DurableFileWriter::Commit() {
+  NDP_CHECK(fd_.valid());
+  Status written = Flush();
+  if (written && ::fsync(fd_.get()) != 0) {
+    written = FailErrno("cannot sync " + path_.string(), errno);
+  }
+  if (written && ::rename(temporary_.c_str(), path_.c_str()) != 0) {
+    written = FailErrno("cannot write " + path_.string(), errno);
+  }
+  if (!written) ::unlink(temporary_.c_str());
+  fd_ = FileDescriptor();
+  if (!written) return written;
+  return SyncFolder(path_.has_parent_path() ? path_.parent_path() : fs::path("."));
 }
 
 Status SyncFolder(const fs::path& folder) {

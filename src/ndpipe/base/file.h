@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <span>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -38,6 +39,29 @@ Result<std::vector<uint8_t>> ReadFile(const std::filesystem::path& path, size_t 
 // never a part.
 Status WriteFileDurably(const std::filesystem::path& path, std::span<const uint8_t> bytes);
 Status WriteFileDurably(const std::filesystem::path& path, std::string_view text);
+
+// WriteFileDurably for what is made bit by bit: written beside `path`, and there only after Commit.
+// One thread.
+class DurableFileWriter {
+ public:
+  static Result<DurableFileWriter> Create(const std::filesystem::path& path);
+  DurableFileWriter(DurableFileWriter&&) noexcept = default;
+  DurableFileWriter& operator=(DurableFileWriter&&) = delete;
+  ~DurableFileWriter();  // without Commit: nothing is left
+
+  Status Write(std::string_view text);  // buffered
+  // Syncs, renames, syncs the folder. At most once; whatever it returns, the writer is done.
+  Status Commit();
+
+ private:
+  DurableFileWriter(std::filesystem::path path, std::filesystem::path temporary, FileDescriptor fd);
+  Status Flush();
+
+  std::filesystem::path path_;
+  std::filesystem::path temporary_;
+  FileDescriptor fd_;  // invalid once committed
+  std::string buffer_;
+};
 
 // Makes a rename or creation in `folder` durable.
 Status SyncFolder(const std::filesystem::path& folder);

@@ -6,9 +6,10 @@
 #include "ndpipe/base/clock.h"
 #include "ndpipe/base/file.h"
 #include "ndpipe/cli/command.h"
+#include "ndpipe/cli/infer_input.h"
+#include "ndpipe/cli/label_rows.h"
 #include "ndpipe/cli/local_model.h"
 #include "ndpipe/cli/output.h"
-#include "ndpipe/cli/photo_folder.h"
 #include "ndpipe/cli/progress.h"
 #include "ndpipe/extract/extractor.h"
 
@@ -16,23 +17,24 @@ namespace ndpipe::cli {
 namespace {
 
 constexpr int64_t kPhotosPerBlock = 256;
+constexpr size_t kMaxManifestBytes = size_t{32} << 20;
+constexpr size_t kMaxShownFailures = 10;
 
 struct Flags {
   LocalModelOptions model;
-  std::string folder;
+  std::string input;
+  std::string layout;
   std::string output;
   bool json = false;
 };
 
-struct Outcome {
-  engine::Top1 top1;
-  std::string error;  // empty: labelled
-};
-
 struct Inference {
-  std::vector<Outcome> outcomes;  // of photo i + 1
   extract::ExtractStats stats;
-  double seconds = 0;  // wall clock from the first photo's reading to the last label
+  std::vector<LabelFailure> first_failures;
+  double prepare_seconds = 0;
+  double seconds = 0;  // wall clock from the first photo's reading until the labels are durable
+  int64_t num_passed_over = 0;
+  std::string_view input;  // what the files hold
 };
 
 std::function<Result<std::optional<extract::WorkBlock>>()> BlocksOf(int64_t num_photos) {
@@ -47,115 +49,141 @@ std::function<Result<std::optional<extract::WorkBlock>>()> BlocksOf(int64_t num_
   };
 }
 
-Result<Inference> Infer(LocalModel& local, model::Precision precision, PhotoFolder& photos,
-                        int num_threads, const std::stop_token& stop) {
-  Inference inference;
-  inference.outcomes.resize(static_cast<size_t>(photos.num_photos()));
+// The resize rule of a model that is not opened yet: what the binaries hold decides how it is.
+Result<photo::PreprocessSpec> PreprocessOf(const std::string& model_name) {
+  NDP_ASSIGN(const auto onnx_file, model::ResolveModel(model_name));
+  const auto file = onnx_file.parent_path() / "manifest.json";
+  NDP_ASSIGN(const auto json, ReadFile(file, kMaxManifestBytes));
+  auto manifest = model::ParseManifest(
+      std::string_view(reinterpret_cast<const char*>(json.data()), json.size()));
+  if (!manifest) return std::unexpected(std::move(manifest).error().Within(file.string()));
+  return manifest->preprocess;
+}
+
+// Of preprocessed binaries: makes the model take them, and says how each is decoded.
+Result<extract::Decode> PrepareForBinaries(InferInput& source, const std::string& layout,
+                                           LocalModelOptions& model, Inference& inference) {
+  NDP_ASSIGN(const auto spec, PreprocessOf(model.model));
+  source.LimitBytes(photo::MaxPreprocessedBytes(spec.crop_height, spec.crop_width));
+  NDP_ASSIGN(const auto form, TellForm(source, spec, layout));
+  const bool is_float = form.element == photo::Element::kFloat32;
+  model.input_form = is_float ? engine::InputForm::kTensor : engine::InputForm::kPixels;
+  inference.input = is_float ? "preprocessed float32" : "preprocessed uint8";
+  return [form](std::span<const uint8_t> bytes, std::span<uint8_t> input) {
+    return photo::DecodePreprocessed(bytes, form, input);
+  };
+}
+
+Status Infer(LocalModel& local, const Flags& flags, const extract::ExtractOptions& options,
+             InferInput& source, const std::stop_token& stop, Inference& inference) {
+  NDP_ASSIGN(const auto precision, model::ParsePrecision(flags.model.precision));
+  NDP_ASSIGN(auto rows, LabelRows::Create(flags.output, local.backbone, source));
   Progress progress("labelling");
   int64_t done = 0;
-  const auto sink = [&](extract::BlockFeatures block) -> Status {
-    std::vector<engine::Top1> top1(block.photos.size());
+  std::vector<engine::Top1> top1;
+  const auto sink = [&](const extract::BlockFeatures& block) -> Status {
+    top1.resize(block.photos.size());
     NDP_RETURN_IF_ERROR(local.tail->Classify(block.features, top1));
-    for (size_t i = 0; i < top1.size(); ++i) {
-      inference.outcomes[static_cast<size_t>(block.photos[i] - 1)].top1 = top1[i];
-    }
-    for (auto& failure : block.failures) {
-      inference.outcomes[static_cast<size_t>(failure.photo - 1)].error = std::move(failure.reason);
-    }
+    NDP_RETURN_IF_ERROR(rows.Add(block, top1));
     done += static_cast<int64_t>(block.photos.size() + block.failures.size());
-    progress.Update(done, photos.num_photos());
+    progress.Update(done, source.num_photos());
     return {};
   };
-  extract::ExtractOptions options;
-  options.num_decoders = num_threads;
-  extract::Extractor extractor(local.backbone, precision, *local.body, photos, options);
+  extract::Extractor extractor(local.backbone, precision, *local.body, source, options);
   const Stopwatch watch;
-  NDP_ASSIGN(inference.stats, extractor.Run(BlocksOf(photos.num_photos()), sink, stop));
+  NDP_ASSIGN(inference.stats, extractor.Run(BlocksOf(source.num_photos()), sink, stop));
+  NDP_RETURN_IF_ERROR(rows.Commit());
   inference.seconds = watch.Seconds();
-  return inference;
+  inference.first_failures = rows.first_failures();
+  return {};
 }
 
-std::string Quoted(const std::string& field) {
-  if (field.find_first_of(",\"\r\n") == std::string::npos) return field;
-  std::string quoted = "\"";
-  for (char c : field) {
-    if (c == '"') quoted += '"';
-    quoted += c;
-  }
-  return quoted + "\"";
+double ImagesPerSecond(const Inference& inference) {
+  return inference.seconds > 0 ? static_cast<double>(inference.stats.photos) / inference.seconds
+                               : 0;
 }
 
-std::string ClassName(const model::Backbone& backbone, int32_t class_index) {
-  const auto& names = backbone.manifest.class_names;
-  const auto index = static_cast<size_t>(class_index);
-  return index < names.size() ? names[index] : std::to_string(class_index);
-}
-
-std::string FormatCsv(const Inference& inference, const LocalModel& local,
-                      const PhotoFolder& photos) {
-  std::string csv = "path,label,class_index,confidence,error\n";
-  for (size_t i = 0; i < inference.outcomes.size(); ++i) {
-    const auto& outcome = inference.outcomes[i];
-    csv += Quoted(photos.RelativePath(static_cast<int64_t>(i) + 1));
-    if (outcome.error.empty()) {
-      csv += fmt::format(",{},{},{:.6f},\n",
-                         Quoted(ClassName(local.backbone, outcome.top1.class_index)),
-                         outcome.top1.class_index, outcome.top1.confidence);
-    } else {
-      csv += fmt::format(",,,,{}\n", Quoted(outcome.error));
-    }
-  }
-  return csv;
-}
-
-void Print(const Inference& inference, const LocalModel& local, double prepare_seconds, bool json) {
+Json ToJson(const Inference& inference, const LocalModel& local) {
   const auto& stats = inference.stats;
-  const double rate =
-      inference.seconds > 0 ? static_cast<double>(stats.photos) / inference.seconds : 0;
-  if (json) {
-    Json stages = Json::object();
-    for (const auto& stage : stats.stages) {
-      stages[stage.name] = {{"busy_seconds", stage.busy_seconds},
-                            {"threads", stage.num_threads},
-                            {"items", stage.items}};
-    }
-    return PrintJson({{"model", local.backbone.manifest.name},
-                      {"engine", local.body->description()},
-                      {"photos", stats.photos},
-                      {"labelled", stats.photos - stats.failed},
-                      {"failed", stats.failed},
-                      {"seconds", inference.seconds},
-                      {"images_per_second", rate},
-                      {"prepare_seconds", prepare_seconds},
-                      {"stages", stages}});
-  }
-  fmt::print("{} photos in {:.2f} s: {:.1f} images/s by the wall clock; {} labelled, {} failed\n",
-             stats.photos, inference.seconds, rate, stats.photos - stats.failed, stats.failed);
-  fmt::print("{} with {}, ready in {:.1f} s\n", local.backbone.manifest.name,
-             local.body->description(), prepare_seconds);
+  Json stages = Json::object();
   for (const auto& stage : stats.stages) {
-    const double capacity = inference.seconds * stage.num_threads;
-    fmt::print("  {:<7} busy {:6.2f} s of {} thread{} ({:.0f} %)\n", stage.name, stage.busy_seconds,
-               stage.num_threads, stage.num_threads == 1 ? "" : "s",
-               capacity > 0 ? 100 * stage.busy_seconds / capacity : 0);
+    stages[stage.name] = {
+        {"busy_seconds", stage.busy_seconds}, {"busy_share", stats.BusyShare(stage)},
+        {"threads", stage.num_threads},       {"items", stage.items},
+        {"mean_depth", stage.mean_depth},     {"largest_depth", stage.largest_depth}};
+  }
+  Json failures = Json::array();
+  for (const auto& failure : inference.first_failures) {
+    failures.push_back({{"path", failure.path}, {"reason", failure.reason}});
+  }
+  return {{"model", local.backbone.manifest.name},
+          {"engine", local.body->description()},
+          {"input", inference.input},
+          {"photos", stats.photos},
+          {"labelled", stats.photos - stats.failed},
+          {"failed", stats.failed},
+          {"passed_over", inference.num_passed_over},
+          {"seconds", inference.seconds},
+          {"images_per_second", ImagesPerSecond(inference)},
+          {"prepare_seconds", inference.prepare_seconds},
+          {"bottleneck", stats.Bottleneck().name},
+          {"stages", stages},
+          {"failures", failures}};
+}
+
+void PrintStages(const extract::ExtractStats& stats) {
+  for (const auto& stage : stats.stages) {
+    fmt::print("  {:<7} busy {:8.2f} s of {} thread{} ({:3.0f} %), {} items", stage.name,
+               stage.busy_seconds, stage.num_threads, stage.num_threads == 1 ? "" : "s",
+               100 * stats.BusyShare(stage), stage.items);
+    if (stage.largest_depth > 0) {
+      fmt::print("; queue {:.1f} on average, {} at most", stage.mean_depth, stage.largest_depth);
+    }
+    fmt::print("\n");
+  }
+  fmt::print("  the bottleneck is {}\n", stats.Bottleneck().name);
+}
+
+void PrintText(const Inference& inference, const LocalModel& local) {
+  const auto& stats = inference.stats;
+  fmt::print("{} photos in {:.2f} s: {:.1f} images/s by the wall clock; {} labelled, {} failed\n",
+             stats.photos, inference.seconds, ImagesPerSecond(inference),
+             stats.photos - stats.failed, stats.failed);
+  fmt::print("{} with {}, ready in {:.1f} s; {}\n", local.backbone.manifest.name,
+             local.body->description(), inference.prepare_seconds, inference.input);
+  PrintStages(stats);
+  const auto& failures = inference.first_failures;
+  for (size_t i = 0; i < std::min(failures.size(), kMaxShownFailures); ++i) {
+    fmt::print("  failed: {}: {}\n", failures[i].path, failures[i].reason);
+  }
+  if (failures.size() > kMaxShownFailures) {
+    fmt::print("  … and {} more (--output lists them)\n",
+               stats.failed - static_cast<int64_t>(kMaxShownFailures));
+  }
+  if (inference.num_passed_over > 0) {
+    fmt::print("  {} files beside them are no photos and were passed over\n",
+               inference.num_passed_over);
   }
 }
 
 Status Run(const Flags& flags, const std::stop_token& stop) {
-  NDP_ASSIGN(const auto precision, model::ParsePrecision(flags.model.precision));
-  NDP_ASSIGN(auto photos, PhotoFolder::Open(flags.folder));
-  if (photos.num_photos() == 0) {
-    return Fail(ErrorCode::kNotFound, "no photos (JPEG, PNG, WebP, HEIF, AVIF) in " + flags.folder);
+  NDP_ASSIGN(const auto opened, OpenInferInput(flags.input, !flags.layout.empty()));
+  Inference inference{.num_passed_over = opened.num_passed_over, .input = "photos"};
+  LocalModelOptions model = flags.model;
+  extract::ExtractOptions options;
+  options.num_decoders = model.num_threads;
+  if (opened.is_preprocessed) {
+    NDP_ASSIGN(options.decode, PrepareForBinaries(*opened.source, flags.layout, model, inference));
   }
   const Stopwatch preparing;
-  NDP_ASSIGN(auto local, OpenLocalModel(flags.model));
-  const double prepare_seconds = preparing.Seconds();
-  NDP_ASSIGN(const auto inference, Infer(local, precision, photos, flags.model.num_threads, stop));
-  if (!flags.output.empty()) {
-    NDP_RETURN_IF_ERROR(
-        WriteFileDurably(flags.output, std::string_view(FormatCsv(inference, local, photos))));
+  NDP_ASSIGN(auto local, OpenLocalModel(model));
+  inference.prepare_seconds = preparing.Seconds();
+  NDP_RETURN_IF_ERROR(Infer(local, flags, options, *opened.source, stop, inference));
+  if (flags.json) {
+    PrintJson(ToJson(inference, local));
+  } else {
+    PrintText(inference, local);
   }
-  Print(inference, local, prepare_seconds, flags.json);
   return {};
 }
 
@@ -166,7 +194,16 @@ void DeclareInfer(CLI::App& app, Invocation& invocation) {
   CLI::App* command = app.add_subcommand("infer", "label a folder of photos, without any server");
   command->add_option("MODEL", flags->model.model, "an ONNX file, its folder, or a known name")
       ->required();
-  command->add_option("DIR", flags->folder, "the folder")->required();
+  command
+      ->add_option("DIR", flags->input,
+                   "a folder or a zip, of photos or of preprocessed binaries (raw deflate, zlib, "
+                   "gzip or uncompressed); a photo store; a photo")
+      ->required();
+  command
+      ->add_option("--layout", flags->layout,
+                   "the files are preprocessed binaries; of uint8 pixels, which must say it: hwc "
+                   "or chw")
+      ->check(CLI::IsMember({"hwc", "chw"}));
   command->add_option("--output", flags->output,
                       "a CSV file: path, label, class_index, confidence, error");
   AddSetting(*command, "--device", flags->model.device, "cpu or cuda:N")->capture_default_str();

@@ -3,27 +3,37 @@
 
 #include <filesystem>
 #include <string>
+#include <utility>
 #include <vector>
 
-#include "ndpipe/photo/store.h"
+#include "ndpipe/cli/infer_input.h"
 
 namespace ndpipe::cli {
 
-// Photos are numbered from 1 in the order of their paths. Thread-safe once made.
-class PhotoFolder : public photo::PhotoSource {
+// Paths of regular files below the folder, each list in its order; hidden ones and links are left
+// out.
+struct FolderFiles {
+  std::vector<std::string> photos;  // with a photo's name or a photo's first bytes
+  std::vector<std::string> others;
+};
+// kNotFound, kPermissionDenied: the folder.
+Result<FolderFiles> ListFolder(const std::filesystem::path& folder);
+
+// Files of a folder, numbered in the order given. Thread-safe once made.
+class PhotoFolder : public InferInput {
  public:
-  // Regular files with a photo's name or a photo's first bytes, recursively, hidden ones left out;
-  // links are not followed. kNotFound when the folder is missing.
+  // Its photos, as ListFolder tells them.
   static Result<PhotoFolder> Open(const std::filesystem::path& folder);
+  PhotoFolder(std::filesystem::path folder, std::vector<std::string> files)
+      : folder_(std::move(folder)), files_(std::move(files)) {}
 
   Result<std::vector<uint8_t>> Read(int64_t number) override;
-  int64_t num_photos() const { return static_cast<int64_t>(files_.size()); }
-  std::string RelativePath(int64_t number) const;
+  int64_t num_photos() const override { return static_cast<int64_t>(files_.size()); }
+  std::string PathOf(int64_t number) override;
 
  private:
-  PhotoFolder(std::filesystem::path folder, std::vector<std::filesystem::path> files);
   std::filesystem::path folder_;
-  std::vector<std::filesystem::path> files_;
+  std::vector<std::string> files_;
 };
 
 }  // namespace ndpipe::cli
