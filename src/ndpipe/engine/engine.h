@@ -26,8 +26,10 @@ struct BodyOptions {
   std::string cut;             // tensor name; empty: the backbone's default cut
   model::Precision precision = model::Precision::kFp32;
   InputForm input_form = InputForm::kPixels;
-  int num_threads = 0;                 // 0: all cores that the process may use
-  std::filesystem::path cache_folder;  // compiled models are kept here; empty: none
+  int num_threads = 0;  // 0: all cores that the process may use
+  // Compiled models, and what was measured to choose between them, are kept here. Empty: nothing is
+  // kept or measured, and a request has one photo.
+  std::filesystem::path cache_folder;
 };
 
 // A body: photos in, fp16 features out. Several requests are in flight at once.
@@ -56,6 +58,9 @@ class BodyEngine {
       const = 0;  // elements a photo at the cut: the product of its dimensions but the first
   virtual std::string description()
       const = 0;  // "OpenVINO 2026.4.1 cpu fp32, 2 streams": for logs and reports
+
+  // What it reached alone when it was prepared; 0: not measured.
+  virtual double images_per_second() const { return 0; }
 
   virtual Request* Acquire() = 0;  // blocks until one is free
   virtual void Submit(Request* request, int num_photos,

@@ -13,6 +13,9 @@
 #include <thread>
 #include <vector>
 
+#include "ndpipe/base/hash.h"
+#include "ndpipe/base/log.h"
+#include "ndpipe/engine/batch_choice.h"
 #include "ndpipe/engine/half_convert.h"
 #include "ndpipe/engine/openvino/body_graph.h"
 #include "ndpipe/engine/openvino/cpu_plan.h"
@@ -20,9 +23,8 @@
 namespace ndpipe::engine {
 namespace {
 
-// One photo a request: its features then cannot depend on other photos, and throughput comes from
-// streams instead (docs/decisions/0004-openvino-engine.md has the rates).
-constexpr int kBatchSize = 1;
+const std::string kVersion =
+    fmt::format("{}.{}.{}", OPENVINO_VERSION_MAJOR, OPENVINO_VERSION_MINOR, OPENVINO_VERSION_PATCH);
 
 // A stream finds its next photo waiting when it ends one, and each core has a request to decode
 // into meanwhile: a request costs no more than its pixels.
@@ -35,8 +37,8 @@ struct OpenVinoRequest : BodyEngine::Request {
 
   ov::InferRequest infer;
   std::span<uint8_t> bytes;       // the request's own input tensor: decoders write into it directly
-  std::span<const float> output;  // [kBatchSize, feature_size]
-  std::vector<Half> features;     // [kBatchSize, feature_size]
+  std::span<const float> output;  // [batch_size, feature_size]
+  std::vector<Half> features;     // [batch_size, feature_size]
   int num_photos = 0;
   BodyEngine::Callback done;
 };
@@ -45,9 +47,13 @@ struct OpenVinoRequest : BodyEngine::Request {
 // OpenVINO is never called under it.
 class OpenVinoBody : public BodyEngine {
  public:
-  OpenVinoBody(ov::CompiledModel compiled, int num_requests, std::string description)
-      : compiled_(std::move(compiled)), description_(std::move(description)) {
+  OpenVinoBody(ov::CompiledModel compiled, int num_requests, std::string description,
+               double images_per_second)
+      : compiled_(std::move(compiled)),
+        description_(std::move(description)),
+        images_per_second_(images_per_second) {
     const auto shape = compiled_.output().get_shape();
+    batch_size_ = static_cast<int>(shape[0]);
     feature_size_ = static_cast<int64_t>(ov::shape_size(shape) / shape[0]);
     for (int i = 0; i < num_requests; ++i) {
       requests_.push_back(MakeRequest());
@@ -57,10 +63,11 @@ class OpenVinoBody : public BodyEngine {
 
   ~OpenVinoBody() override { Drain(); }
 
-  int batch_size() const override { return kBatchSize; }
+  int batch_size() const override { return batch_size_; }
   int num_requests() const override { return static_cast<int>(requests_.size()); }
   int64_t feature_size() const override { return feature_size_; }
   std::string description() const override { return description_; }
+  double images_per_second() const override { return images_per_second_; }
 
   Request* Acquire() override {
     std::unique_lock lock(mutex_);
@@ -77,7 +84,7 @@ class OpenVinoBody : public BodyEngine {
   }
 
   void Submit(Request* request, int num_photos, Callback done) override {
-    NDP_CHECK(num_photos >= 1 && num_photos <= kBatchSize);
+    NDP_CHECK(num_photos >= 1 && num_photos <= batch_size_);
     auto* mine = static_cast<OpenVinoRequest*>(request);
     mine->num_photos = num_photos;
     mine->done = std::move(done);
@@ -139,6 +146,8 @@ class OpenVinoBody : public BodyEngine {
 
   ov::CompiledModel compiled_;
   const std::string description_;
+  const double images_per_second_;
+  int batch_size_ = 0;
   int64_t feature_size_ = 0;
 
   std::mutex mutex_;
@@ -173,29 +182,69 @@ Status CheckPrecision(ov::Core& core, const BodyOptions& options) {
               "precision bf16: this CPU has no bf16 instructions; use fp32");
 }
 
-}  // namespace
-
-Result<std::unique_ptr<BodyEngine>> CreateOpenVinoBody(const model::Backbone& backbone,
-                                                       const BodyOptions& options) {
+Result<std::unique_ptr<BodyEngine>> MakeBodyOf(ov::Core& core, const model::Backbone& backbone,
+                                               const BodyOptions& options,
+                                               const BatchChoice& choice) {
   const std::string cut = options.cut.empty() ? backbone.cut : options.cut;
   const CpuPlan plan = PlanCpu(options.num_threads);
   try {
-    ov::Core core;
-    NDP_RETURN_IF_ERROR(CheckPrecision(core, options));
     NDP_ASSIGN(const auto graph,
-               BuildBodyGraph(core, backbone, cut, options.input_form, kBatchSize));
+               BuildBodyGraph(core, backbone, cut, options.input_form, choice.batch_size));
     auto compiled = core.compile_model(graph, "CPU", Properties(options, plan));
     const int num_streams = compiled.get_property(ov::num_streams).num;
     auto description =
-        fmt::format("OpenVINO {}.{}.{} cpu {}, {} threads in {} streams", OPENVINO_VERSION_MAJOR,
-                    OPENVINO_VERSION_MINOR, OPENVINO_VERSION_PATCH,
-                    model::PrecisionName(options.precision), plan.num_threads, num_streams);
-    return std::make_unique<OpenVinoBody>(
-        std::move(compiled), NumRequests(num_streams, plan.num_threads), std::move(description));
+        fmt::format("OpenVINO {} cpu {}, {} threads in {} streams, {} photo{} a request", kVersion,
+                    model::PrecisionName(options.precision), plan.num_threads, num_streams,
+                    choice.batch_size, choice.batch_size == 1 ? "" : "s");
+    return std::make_unique<OpenVinoBody>(std::move(compiled),
+                                          NumRequests(num_streams, plan.num_threads),
+                                          std::move(description), choice.images_per_second);
   } catch (const std::exception& error) {
     return Fail(ErrorCode::kFailedPrecondition,
                 fmt::format("backbone {} ({}): OpenVINO cannot run it: {}", backbone.manifest.name,
                             backbone.onnx_file.string(), error.what()));
+  }
+}
+
+// By all that the rate of a request's size depends on.
+std::filesystem::path ChoiceFile(ov::Core& core, const model::Backbone& backbone,
+                                 const BodyOptions& options) {
+  const auto key = fmt::format("{}\n{}\n{}\n{}\n{}\n{}\n{}", backbone.hash.Hex(),
+                               options.cut.empty() ? backbone.cut : options.cut,
+                               model::PrecisionName(options.precision),
+                               options.input_form == InputForm::kPixels ? "pixels" : "tensor",
+                               PlanCpu(options.num_threads).num_threads, kVersion,
+                               core.get_property("CPU", ov::device::full_name));
+  return options.cache_folder / fmt::format("batch-{}.txt", Sha256::Of(key).Hex().substr(0, 32));
+}
+
+// What was measured before, or is now. Without a folder to keep it in, nothing is measured.
+Result<BatchChoice> FindChoice(ov::Core& core, const model::Backbone& backbone,
+                               const BodyOptions& options) {
+  if (options.cache_folder.empty()) return BatchChoice{};
+  const auto file = ChoiceFile(core, backbone, options);
+  if (const auto kept = ReadBatchChoice(file)) return *kept;
+  const auto make = [&](int batch_size) {
+    return MakeBodyOf(core, backbone, options, {.batch_size = batch_size});
+  };
+  NDP_ASSIGN(const auto choice, ChooseBatch(make, options.input_form));
+  if (const auto kept = WriteBatchChoice(file, choice); !kept) {
+    spdlog::warn("the engine's measured plan could not be kept: {}", kept.error().message);
+  }
+  return choice;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<BodyEngine>> CreateOpenVinoBody(const model::Backbone& backbone,
+                                                       const BodyOptions& options) {
+  try {
+    ov::Core core;
+    NDP_RETURN_IF_ERROR(CheckPrecision(core, options));
+    NDP_ASSIGN(const auto choice, FindChoice(core, backbone, options));
+    return MakeBodyOf(core, backbone, options, choice);
+  } catch (const std::exception& error) {
+    return Fail(ErrorCode::kInternal, fmt::format("OpenVINO: {}", error.what()));
   }
 }
 
