@@ -6,10 +6,17 @@
 #ifdef NDPIPE_WITH_HEIF
 #include <libheif/heif.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdlib>
 #include <memory>
 #include <random>
+#include <string_view>
+
+#include "ndpipe/photo/image/coded_pictures.h"
+
+// The encoder that makes these tests' files leaks; what decodes them must not.
+extern "C" const char* __lsan_default_suppressions() { return "leak:x265_malloc\n"; }
 
 namespace ndpipe::photo {
 namespace {
@@ -186,11 +193,92 @@ TEST_P(Heif, CutOrDamagedIsRefusedOrDecodedButNeverCrashes) {
   }
 }
 
+// The container's word for the size: its "ispe" property's width and height, behind version and
+// flags.
+void Announce(std::vector<uint8_t>& file, uint32_t width, uint32_t height) {
+  constexpr std::string_view kProperty = "ispe";
+  auto from = file.begin();
+  while (true) {
+    from = std::search(from, file.end(), kProperty.begin(), kProperty.end());
+    if (from == file.end()) return;
+    from += 8;
+    for (const uint32_t side : {width, height}) {
+      for (int shift = 24; shift >= 0; shift -= 8) *from++ = static_cast<uint8_t>(side >> shift);
+    }
+  }
+}
+
+TEST_P(Heif, LargerInsideThanItsContainerSaysIsRefusedBeforeItIsDecoded) {
+  auto file = Encoded({.format = GetParam(), .width = 2304, .height = 2304});
+  std::vector<uint8_t> out(static_cast<size_t>(PreprocessSpec().num_bytes()));
+  ASSERT_TRUE(Preprocess(file, {}, {}, out));
+  Announce(file, 64, 64);
+  const auto done = Preprocess(file, {}, {}, out);
+  ASSERT_FALSE(done);
+  EXPECT_EQ(done.error().code, ErrorCode::kResourceExhausted);
+  EXPECT_NE(done.error().message.find("more pixels than it announces"), std::string::npos)
+      << done.error().message;
+}
+
+TEST_P(Heif, WithOddColourPropertiesIsDecodedAndLeaksNothing) {
+  const auto file = Encoded({GetParam()});
+  std::vector<uint8_t> out(static_cast<size_t>(PreprocessSpec().num_bytes()));
+  // Primaries, transfer and matrix of no meaning, in the container ("colr") and each byte of what
+  // follows the codec's configuration in turn.
+  int decoded = 0;
+  for (size_t i = 0; i < file.size(); ++i) {
+    auto odd = file;
+    odd[i] = 0xEE;
+    if (Preprocess(odd, {}, {.max_pixels = 1'000'000}, out)) ++decoded;
+  }
+  EXPECT_GT(decoded, 0);
+}
+
 INSTANTIATE_TEST_SUITE_P(Formats, Heif,
                          testing::Values(heif_compression_HEVC, heif_compression_AV1),
                          [](const auto& test) {
                            return test.param == heif_compression_AV1 ? "avif" : "heic";
                          });
+
+TEST(HevcSps, SaysTheSizeThatWasEncoded) {
+  for (const auto& [width, height] : {std::pair{96, 64}, {200, 136}, {64, 640}}) {
+    for (const int bits : {8, 10}) {
+      const auto file = Encoded({.width = width, .height = height, .bits = bits});
+      if (file.empty()) GTEST_SKIP() << "libheif has no encoder of HEVC";
+      // "hvcC" holds the parameter sets: type 33 (its bytes are 42 01), behind its length.
+      constexpr std::array<uint8_t, 2> kSps = {0x42, 0x01};
+      const auto at = std::ranges::search(file, kSps).begin();
+      ASSERT_NE(at, file.end());
+      const size_t length = size_t{at[-2]} << 8 | at[-1];
+      const std::span<const uint8_t> nal(at, length);
+      const auto size = SizeInHevcSps(nal);
+      ASSERT_TRUE(size);
+      // In whole coding blocks.
+      EXPECT_EQ((size->width + 63) / 64, (width + 63) / 64);
+      EXPECT_EQ((size->height + 63) / 64, (height + 63) / 64);
+      EXPECT_EQ(size->bits, bits);
+      for (size_t cut = 0; cut < 16; ++cut) EXPECT_FALSE(SizeInHevcSps(nal.first(cut))) << cut;
+    }
+  }
+}
+
+TEST(CodedPicturesTest, CountWhatTheCodecsTakeAndRefuseTheRest) {
+  EXPECT_FALSE(CodedPictures::Spend(8, 8, 8));  // none in force
+  const DecodeLimits limits;
+  {
+    const CodedPictures coded(limits, 1'000'000);
+    for (int i = 0; i < 6; ++i) EXPECT_TRUE(CodedPictures::Spend(1'000, 1'000, 8));
+    EXPECT_TRUE(coded.status());
+    EXPECT_FALSE(CodedPictures::Spend(1, 1, 8));
+    EXPECT_EQ(coded.status().error().code, ErrorCode::kResourceExhausted);
+  }
+  for (const auto& [width, height, bits] :
+       {std::tuple{70'000, 16, 8}, {20'000, 20'000, 8}, {6'000, 6'000, 10}, {0, 5, 8}}) {
+    const CodedPictures coded(limits, int64_t{1} << 40);
+    EXPECT_FALSE(CodedPictures::Allows(width, height, bits)) << width;
+    EXPECT_FALSE(coded.status());
+  }
+}
 
 }  // namespace
 }  // namespace ndpipe::photo

@@ -7,6 +7,7 @@
 
 #include "ndpipe/photo/image/decode.h"
 #include "ndpipe/photo/image/resize.h"
+#include "ndpipe/photo/image/sidecar.h"
 
 namespace ndpipe::photo {
 namespace {
@@ -82,9 +83,12 @@ Status CheckMemory(int64_t bytes, int64_t width, int64_t height, const DecodeLim
 }
 
 std::string PreprocessSpec::Key() const {
-  return fmt::format("short{}-{}-crop{}x{}-v2", resize_short_side,
+  const char* const form = pixels == PixelForm::kJpeg90   ? "-jpeg90"
+                           : pixels == PixelForm::kJpeg95 ? "-jpeg95"
+                                                          : "";
+  return fmt::format("short{}-{}-crop{}x{}-v2{}", resize_short_side,
                      interpolation == Interpolation::kBicubic ? "bicubic" : "bilinear", crop_height,
-                     crop_width);
+                     crop_width, form);
 }
 
 Status PreprocessSpec::Check() const {
@@ -123,6 +127,10 @@ Status Preprocess(std::span<const uint8_t> photo, const PreprocessSpec& spec,
                   const DecodeLimits& limits, std::span<uint8_t> out) {
   NDP_RETURN_IF_ERROR(spec.Check());
   NDP_CHECK(out.size() == static_cast<size_t>(spec.num_bytes()));
+  if (spec.pixels != PixelForm::kExact) {
+    std::vector<uint8_t> sidecar;
+    return PreprocessWithSidecar(photo, spec, limits, SidecarCodec::kRaw, sidecar, out);
+  }
   try {
     NDP_ASSIGN(const DecodedPhoto decoded, Decode(photo, limits, spec));
     ResizeAndCrop(decoded, spec, out);

@@ -16,6 +16,14 @@ enum class Interpolation {
   kBicubic
 };  // both antialiased when shrinking, as Pillow's are
 
+// What the resized photo goes through before the model sees it. A lossy form is part of the rule,
+// not a matter of storage: whether a photo's sidecar is there already then never shows in a result.
+enum class PixelForm {
+  kExact,
+  kJpeg90,  // encoded as JPEG at the model's size and decoded again: quality 90
+  kJpeg95,
+};
+
 // The resize rule of a backbone: scale the short side to resize_short_side (the long one in
 // proportion, rounded down), then cut crop_height × crop_width out of the centre. Equal specs give
 // equal sidecars.
@@ -24,11 +32,12 @@ struct PreprocessSpec {
   int crop_height = 224;
   int crop_width = 224;
   Interpolation interpolation = Interpolation::kBicubic;
+  PixelForm pixels = PixelForm::kExact;
 
   bool operator==(const PreprocessSpec&) const = default;
   int64_t num_bytes() const { return int64_t{3} * crop_height * crop_width; }
-  // A stable text such as "short256-bicubic-crop224x224-v2"; v grows when the pixels of a rule
-  // change.
+  // A stable text such as "short256-bicubic-crop224x224-v2", or with "-jpeg90" behind it; v grows
+  // when the pixels of a rule change.
   std::string Key() const;
   Status Check()
       const;  // kInvalidArgument unless sizes are in 1…4096 and the crop fits the resized photo
@@ -45,7 +54,7 @@ struct DecodeLimits {
 // photo: the file's bytes: JPEG (baseline, progressive; grey, YCbCr, RGB, CMYK, YCCK), PNG, WebP,
 // HEIF and AVIF; told by content, not by name. out: uint8 [crop_height, crop_width, 3], RGB, HWC,
 // spec.num_bytes() bytes. EXIF orientation is honoured (of HEIF and AVIF the container's), an alpha
-// channel is dropped, 16 bits become 8, ICC profiles are ignored. The pixels are Pillow's
+// channel is dropped, 16 bits become 8, ICC profiles are ignored. Exact pixels are Pillow's
 // (exif_transpose, convert("RGB"), resize, crop), but for JPEGs of at least three times
 // resize_short_side, which are decoded at a reduced scale (docs/decisions/0003), for 16-bit grey,
 // which Pillow clips, and for HEIF and AVIF, whose colour libheif enlarges in its own way.

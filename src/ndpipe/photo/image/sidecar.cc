@@ -56,6 +56,29 @@ Result<SidecarCodec> SidecarCodecNamed(std::string_view name) {
               fmt::format("no sidecar codec is named '{}': there are {}", name, known));
 }
 
+SidecarCodec CodecFor(const PreprocessSpec& spec, SidecarCodec lossless) {
+  switch (spec.pixels) {
+    case PixelForm::kExact:
+      return lossless;
+    case PixelForm::kJpeg90:
+      return SidecarCodec::kJpeg90;
+    case PixelForm::kJpeg95:
+      return SidecarCodec::kJpeg95;
+  }
+  return lossless;
+}
+
+Status PreprocessWithSidecar(std::span<const uint8_t> photo, const PreprocessSpec& spec,
+                             const DecodeLimits& limits, SidecarCodec lossless,
+                             std::vector<uint8_t>& sidecar, std::span<uint8_t> out) {
+  PreprocessSpec exact = spec;
+  exact.pixels = PixelForm::kExact;
+  NDP_RETURN_IF_ERROR(Preprocess(photo, exact, limits, out));
+  const SidecarCodec codec = CodecFor(spec, lossless);
+  sidecar = EncodeSidecar(out, spec, codec);
+  return spec.pixels == PixelForm::kExact ? Status() : DecodeSidecar(sidecar, spec, codec, out);
+}
+
 std::unexpected<Error> DamagedSidecar(std::string_view why) {
   return Fail(ErrorCode::kDataLoss,
               fmt::format("the sidecar is damaged: {}; it will be rebuilt from the photo", why));
@@ -112,16 +135,6 @@ Status DecodeSidecar(std::span<const uint8_t> sidecar, const PreprocessSpec& spe
 
 std::string SidecarSpace(const PreprocessSpec& spec, SidecarCodec codec) {
   return fmt::format("sidecar/{}/{}", spec.Key(), NameOf(codec));
-}
-
-std::vector<uint8_t> EncodeSidecar(std::span<const uint8_t> pixels) { return EncodeZstd(pixels); }
-
-Status DecodeSidecar(std::span<const uint8_t> sidecar, std::span<uint8_t> out) {
-  return DecodeZstd(sidecar, out);
-}
-
-std::string SidecarSpace(const PreprocessSpec& spec) {
-  return SidecarSpace(spec, SidecarCodec::kZstd);
 }
 
 }  // namespace ndpipe::photo

@@ -29,6 +29,15 @@ std::string_view NameOf(SidecarCodec codec);
 // kInvalidArgument for a name that is none of SidecarCodecs().
 Result<SidecarCodec> SidecarCodecNamed(std::string_view name);
 
+// What the photos of a rule are kept in: the codec of its lossy form, or else `lossless`.
+SidecarCodec CodecFor(const PreprocessSpec& spec, SidecarCodec lossless);
+
+// Preprocess(), and what is to be kept of it: decoding `sidecar` with CodecFor(spec, lossless) gives
+// `out` bit for bit. Errors as Preprocess(). Reentrant.
+Status PreprocessWithSidecar(std::span<const uint8_t> photo, const PreprocessSpec& spec,
+                             const DecodeLimits& limits, SidecarCodec lossless,
+                             std::vector<uint8_t>& sidecar, std::span<uint8_t> out);
+
 // pixels: uint8 [crop_height, crop_width, 3] of spec, as Preprocess() writes them. codec: one of
 // SidecarCodecs(). Reentrant.
 std::vector<uint8_t> EncodeSidecar(std::span<const uint8_t> pixels, const PreprocessSpec& spec,
@@ -43,10 +52,5 @@ Status DecodeSidecar(std::span<const uint8_t> sidecar, const PreprocessSpec& spe
 // The space of the derived store that sidecars of this resize rule and codec lie in:
 // "sidecar/short256-bicubic-crop224x224-v2/zstd".
 std::string SidecarSpace(const PreprocessSpec& spec, SidecarCodec codec);
-
-// The same with kZstd, which needs no spec.
-std::vector<uint8_t> EncodeSidecar(std::span<const uint8_t> pixels);
-Status DecodeSidecar(std::span<const uint8_t> sidecar, std::span<uint8_t> out);
-std::string SidecarSpace(const PreprocessSpec& spec);
 
 }  // namespace ndpipe::photo
