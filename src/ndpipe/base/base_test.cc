@@ -30,7 +30,10 @@ TEST(HashTest, HexRoundTripAndRefusals) {
   EXPECT_FALSE(Hash256::FromHex(std::string(64, 'g')));
 }
 
-TEST(HashTest, Crc32IsThatOfZip) { EXPECT_EQ(Crc32(AsBytes("123456789")), 0xcbf43926U); }
+TEST(HashTest, Crc32IsThatOfZip) {
+  EXPECT_EQ(Crc32(AsBytes("123456789")), 0xcbf43926U);
+  EXPECT_EQ(Crc32(AsBytes("6789"), Crc32({}, Crc32(AsBytes("12345")))), 0xcbf43926U);
+}
 
 TEST(BytesTest, PackedNumbersRoundTrip) {
   const std::vector<int64_t> numbers = {5, 6, 7, 1000, 3, INT64_MAX, INT64_MIN, 0};

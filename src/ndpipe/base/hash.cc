@@ -110,6 +110,7 @@ Result<Hash256> Sha256::OfFile(const std::filesystem::path& path) {
 }
 
 uint32_t Crc32(std::span<const uint8_t> bytes, uint32_t seed) {
+  if (bytes.empty()) return seed;  // the library takes a null pointer for a start
   return libdeflate_crc32(seed, bytes.data(), bytes.size());
 }
 
