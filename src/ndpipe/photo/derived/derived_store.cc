@@ -3,14 +3,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 #include <map>
 #include <unordered_map>
 #include <utility>
 
 #include "ndpipe/base/file.h"
 #include "ndpipe/base/log.h"
-#include "ndpipe/base/sqlite.h"
+#include "ndpipe/photo/derived/derived_index.h"
 #include "ndpipe/photo/derived/segment_files.h"
 
 namespace ndpipe::photo {
@@ -20,65 +19,56 @@ namespace fs = std::filesystem;
 
 constexpr size_t kWriteBytes = size_t{4} << 20;  // records are written in pieces of about this
 constexpr int64_t kHeaderBytes = RecordHeader::kBytes;
-constexpr int64_t kReadBytes = int64_t{4} << 20;  // records that lie together are read in pieces
-// An item that is not wanted costs a scan of the index less than a look-up of its own would.
-constexpr int64_t kScannedPerWanted = 8;
+// Reading on over so much that is not wanted costs less than another read.
+constexpr int64_t kGapBytes = int64_t{16} << 10;
 
-// A wipe is a range of a segment that nothing refers to any more and that is yet to be overwritten.
-constexpr const char* kMigrations[] = {R"sql(
-  CREATE TABLE spaces(id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE);
-  CREATE TABLE segments(id INTEGER PRIMARY KEY AUTOINCREMENT, space INTEGER NOT NULL,
-    size INTEGER NOT NULL, items INTEGER NOT NULL, bytes INTEGER NOT NULL);
-  CREATE TABLE items(space INTEGER NOT NULL, number INTEGER NOT NULL, segment INTEGER NOT NULL,
-    offset INTEGER NOT NULL, length INTEGER NOT NULL, PRIMARY KEY(space, number)) WITHOUT ROWID;
-  CREATE TABLE wipes(segment INTEGER NOT NULL, offset INTEGER NOT NULL, length INTEGER NOT NULL);
-)sql"};
-
-// Where a record lies; length is that of the item.
-struct Place {
-  int64_t segment = 0;
-  int64_t offset = 0;
-  int64_t length = 0;
-  bool operator==(const Place&) const = default;
-};
-
-// One of many items that are wanted.
-struct Wanted {
-  int64_t number = 0;
-  size_t index = 0;  // the caller's
-  Place place;
-
-  int64_t end() const { return place.offset + kHeaderBytes + place.length; }
-  // A damaged index may claim any length.
-  bool plausible() const {
-    return place.offset >= 0 && place.offset <= kMaxSegmentBytes && place.length >= 0 &&
-           place.length <= static_cast<int64_t>(DerivedStore::kMaxItemBytes);
-  }
-};
-
-struct Change {
-  int64_t items = 0;
+int64_t BytesOfRecords(std::span<const DerivedStore::Item> items) {
   int64_t bytes = 0;
+  for (const auto& item : items) bytes += kHeaderBytes + static_cast<int64_t>(item.bytes.size());
+  return bytes;
+}
+
+// What one call of a reader reads into, piece by piece.
+class ReadBuffer {
+ public:
+  std::span<uint8_t> Take(size_t size) {
+    if (size > size_) {
+      bytes_ = std::make_unique_for_overwrite<uint8_t[]>(size);
+      size_ = size;
+    }
+    return {bytes_.get(), size};
+  }
+
+ private:
+  std::unique_ptr<uint8_t[]> bytes_;
+  size_t size_ = 0;
 };
 
-Result<sqlite::Database> OpenIndex(const fs::path& folder) {
-  const fs::path path = folder / "index.db";
-  auto index = sqlite::Database::Open(path, kMigrations);
-  if (index || index.error().code != ErrorCode::kDataLoss) return index;
-  spdlog::warn("{}; what is derived from the photos will be made again", index.error().message);
-  for (const char* suffix : {"", "-wal", "-shm"}) {
-    std::error_code error;
-    fs::remove(path.string() + suffix, error);
-    if (error) return FailErrno("cannot remove " + path.string() + suffix, error.value());
+// How many of the places, from the first on, one read takes.
+size_t CountTogether(std::span<const Wanted> items) {
+  size_t count = 1;
+  for (; count < items.size(); ++count) {
+    const Place& before = items[count - 1].place;
+    const Place& next = items[count].place;
+    if (!before.plausible() || !next.plausible() || next.segment != before.segment ||
+        next.offset > before.end() + kGapBytes ||
+        next.end() - items.front().place.offset > DerivedStore::kReadBytes) {
+      break;
+    }
   }
-  return sqlite::Database::Open(path, kMigrations);
+  return count;
 }
 
 }  // namespace
 
+// Locks, in this order: write_mutex, read_mutex. A writer holds the first one throughout and the
+// second one only for the moment in which what it did becomes visible.
 struct DerivedStore::Impl {
-  Impl(const fs::path& folder, FileLock lock_in, sqlite::Database index_in)
-      : lock(std::move(lock_in)), index(std::move(index_in)), files(folder) {}
+  Impl(const fs::path& folder, FileLock lock_in, DerivedIndex index_in, DerivedIndex reader_in)
+      : lock(std::move(lock_in)),
+        files(folder),
+        index(std::move(index_in)),
+        reader(std::move(reader_in)) {}
 
   // The segment that a space's next records go to.
   struct Tail {
@@ -92,40 +82,64 @@ struct DerivedStore::Impl {
     std::vector<uint8_t> pending;  // records that belong at tail.size
     std::vector<int64_t> created;
   };
+  struct Space {
+    int64_t id = 0;
+    int64_t last_use = 0;
+    int64_t stored_last_use = 0;
+  };
 
   Status Recover();
-  Result<std::optional<Place>> Find(int64_t space, int64_t number);
-  // The places of those that are there, in the order of the segments.
-  Result<std::vector<Wanted>> FindMany(int64_t space, std::span<const int64_t> numbers);
-  // Reads items that lie one after another; returns those that are damaged.
-  std::vector<Wanted> ReadTogether(int64_t space, std::span<const Wanted> items, const Take& take);
-  Result<int64_t> SpaceId(const std::string& space);  // within a transaction
+  // The space's id, when there is one; counts as a use of it. Under read_mutex.
+  std::optional<int64_t> Use(const std::string& space);
+  // Within a transaction.
+  Status StoreUses();
+  // Reads items that lie together; returns those that are damaged.
+  std::vector<Wanted> ReadTogether(int64_t space, std::span<const Wanted> items, ReadBuffer& buffer,
+                                   const Take& take);
+
+  // All below: under write_mutex.
+  // Within a transaction; a space that was added becomes visible with it.
+  Result<int64_t> UseOrAdd(const std::string& space);
   Status PutAll(Append& append, std::span<const Item> items);
+  Status PutOne(const Append& append, const Item& item, const Place& place);
   Status StartSegment(Append& append);
   Status Flush(Append& append);
   void Undo(const Append& append, const Tail& before);
-  Status Forget(int64_t space, int64_t number, const Place& place);  // within a transaction
-  Status Count(int64_t segment, const Change& change);
   Status WipeForgotten();
-  Status DropDamaged(int64_t space, int64_t number, const Place& place);
+  Status Wipe(const std::vector<DeadRange>& ranges);
+  Status GiveBack(const DeadRange& wiped);
+  Status DropDamaged(int64_t space, const Wanted& item);
+  Status Drop(const std::string& space);
+  // Drops spaces but `kept` until so many bytes more fit into the bound.
+  Status KeepBound(const std::string& prefix, int64_t max_bytes, const std::string& kept,
+                   int64_t more_bytes);
 
-  std::mutex mutex;  // guards all below
-  FileLock lock;
-  sqlite::Database index;
+  const FileLock lock;
   SegmentFiles files;
-  std::unordered_map<std::string, int64_t> spaces;
-  std::map<int64_t, Tail> tails;  // by space
+
+  std::mutex write_mutex;
+  DerivedIndex index;
+  std::map<int64_t, Tail> tails;          // by space
+  std::map<std::string, int64_t> bounds;  // by prefix
+
+  std::mutex read_mutex;
+  DerivedIndex reader;
+  std::unordered_map<std::string, Space> spaces;  // written under both
+  int64_t uses = 0;
 };
 
 Status DerivedStore::Impl::Recover() {
-  NDP_RETURN_IF_ERROR(index.Query("SELECT name, id FROM spaces",
-                                  [&](const auto& row) { spaces[row.Text(0)] = row.Int(1); }));
+  NDP_ASSIGN(const auto known_spaces, index.ListSpaces());
+  for (const auto& space : known_spaces) {
+    spaces[space.name] = {space.id, space.last_use, space.last_use};
+    uses = std::max(uses, space.last_use);
+  }
+  NDP_ASSIGN(const auto segments, index.ListSegments());
   std::map<int64_t, int64_t> sizes;
-  NDP_RETURN_IF_ERROR(
-      index.Query("SELECT id, space, size FROM segments ORDER BY id", [&](const auto& row) {
-        sizes[row.Int(0)] = row.Int(2);
-        tails[row.Int(1)] = {row.Int(0), row.Int(2)};
-      }));
+  for (const auto& segment : segments) {
+    sizes[segment.id] = segment.size;
+    tails[segment.space] = {segment.id, segment.size};
+  }
   // Bytes that were written and never committed are those of photos, too: they must not outlive
   // their photo's deletion.
   NDP_ASSIGN(const auto present, files.List());
@@ -141,68 +155,56 @@ Status DerivedStore::Impl::Recover() {
   return WipeForgotten();
 }
 
-Result<std::optional<Place>> DerivedStore::Impl::Find(int64_t space, int64_t number) {
-  std::optional<Place> place;
-  NDP_RETURN_IF_ERROR(index.Query(
-      "SELECT segment, offset, length FROM items WHERE space = ?1 AND number = ?2",
-      [&](const auto& row) { place = Place{row.Int(0), row.Int(1), row.Int(2)}; }, space, number));
-  return place;
+std::optional<int64_t> DerivedStore::Impl::Use(const std::string& space) {
+  const auto known = spaces.find(space);
+  if (known == spaces.end()) return std::nullopt;
+  if (known->second.last_use != uses) known->second.last_use = ++uses;
+  return known->second.id;
 }
 
-Result<std::vector<Wanted>> DerivedStore::Impl::FindMany(int64_t space,
-                                                         std::span<const int64_t> numbers) {
-  std::vector<Wanted> wanted;
-  wanted.reserve(numbers.size());
-  for (size_t i = 0; i < numbers.size(); ++i) wanted.push_back({numbers[i], i, {}});
-  std::ranges::stable_sort(wanted, {}, &Wanted::number);
-  std::vector<Wanted> found;
-  found.reserve(wanted.size());
-  const auto range =
-      static_cast<uint64_t>(wanted.back().number) - static_cast<uint64_t>(wanted.front().number);
-  if (range <= kScannedPerWanted * wanted.size()) {
-    auto next = wanted.begin();
-    NDP_RETURN_IF_ERROR(index.Query(
-        "SELECT number, segment, offset, length FROM items "
-        "WHERE space = ?1 AND number BETWEEN ?2 AND ?3 ORDER BY number",
-        [&](const auto& row) {
-          while (next != wanted.end() && next->number < row.Int(0)) ++next;
-          for (; next != wanted.end() && next->number == row.Int(0); ++next) {
-            found.push_back({next->number, next->index, {row.Int(1), row.Int(2), row.Int(3)}});
-          }
-        },
-        space, wanted.front().number, wanted.back().number));
-  } else {
-    for (const Wanted& item : wanted) {
-      NDP_ASSIGN(const auto place, Find(space, item.number));
-      if (place) found.push_back({item.number, item.index, *place});
+Result<int64_t> DerivedStore::Impl::UseOrAdd(const std::string& space) {
+  int64_t last_use = 0;
+  {
+    std::lock_guard guard(read_mutex);
+    if (const auto known = Use(space)) return *known;
+    last_use = ++uses;
+  }
+  return index.AddSpace(space, last_use);
+}
+
+Status DerivedStore::Impl::StoreUses() {
+  std::vector<std::pair<int64_t, int64_t>> changed;
+  {
+    std::lock_guard guard(read_mutex);
+    for (auto& [name, space] : spaces) {
+      if (std::exchange(space.stored_last_use, space.last_use) == space.last_use) continue;
+      changed.emplace_back(space.id, space.last_use);
     }
   }
-  std::ranges::sort(found, {}, [](const Wanted& item) {
-    return std::pair(item.place.segment, item.place.offset);
-  });
-  return found;
+  for (const auto& [space, last_use] : changed) {
+    NDP_RETURN_IF_ERROR(index.SetLastUse(space, last_use));
+  }
+  return {};
 }
 
 std::vector<Wanted> DerivedStore::Impl::ReadTogether(int64_t space, std::span<const Wanted> items,
-                                                     const Take& take) {
-  std::shared_ptr<FileDescriptor> file;
-  {
-    std::lock_guard guard(mutex);
-    if (auto opened = files.Open(items.front().place.segment)) file = *std::move(opened);
-  }
+                                                     ReadBuffer& buffer, const Take& take) {
   const int64_t begin = items.front().place.offset;
-  std::vector<uint8_t> bytes;
-  if (file && items.front().plausible()) {
-    bytes.resize(items.back().end() - begin);
-    bytes.resize(ReadRange(*file, begin, bytes));
+  std::span<uint8_t> bytes;
+  if (items.front().place.plausible()) {
+    if (const auto file = files.Open(items.front().place.segment)) {
+      bytes = buffer.Take(static_cast<size_t>(items.back().place.end() - begin));
+      bytes = bytes.first(ReadRange(**file, begin, bytes));
+    }
   }
   std::vector<Wanted> damaged;
   for (const Wanted& item : items) {
     const RecordHeader expected{static_cast<uint32_t>(space), item.number,
                                 static_cast<uint32_t>(item.place.length)};
-    const bool whole = item.plausible() && item.end() - begin <= static_cast<int64_t>(bytes.size());
-    const auto record = whole ? std::span(bytes).subspan(item.place.offset - begin,
-                                                         kHeaderBytes + item.place.length)
+    const bool whole =
+        item.place.plausible() && item.place.end() - begin <= static_cast<int64_t>(bytes.size());
+    const auto record = whole ? bytes.subspan(static_cast<size_t>(item.place.offset - begin),
+                                              kHeaderBytes + expected.length)
                               : std::span<uint8_t>();
     if (whole && IsRecord(record, expected)) {
       take(item.index, record.subspan(kHeaderBytes));
@@ -213,29 +215,9 @@ std::vector<Wanted> DerivedStore::Impl::ReadTogether(int64_t space, std::span<co
   return damaged;
 }
 
-Result<int64_t> DerivedStore::Impl::SpaceId(const std::string& space) {
-  if (const auto found = spaces.find(space); found != spaces.end()) return found->second;
-  NDP_RETURN_IF_ERROR(index.Run("INSERT INTO spaces(name) VALUES(?1)", space));
-  return index.LastInsertRowid();
-}
-
-Status DerivedStore::Impl::Count(int64_t segment, const Change& change) {
-  return index.Run("UPDATE segments SET items = items + ?2, bytes = bytes + ?3 WHERE id = ?1",
-                   segment, change.items, change.bytes);
-}
-
-Status DerivedStore::Impl::Forget(int64_t space, int64_t number, const Place& place) {
-  NDP_RETURN_IF_ERROR(
-      index.Run("DELETE FROM items WHERE space = ?1 AND number = ?2", space, number));
-  NDP_RETURN_IF_ERROR(index.Run("INSERT INTO wipes(segment, offset, length) VALUES(?1, ?2, ?3)",
-                                place.segment, place.offset, place.length + kHeaderBytes));
-  return Count(place.segment, {-1, -place.length});
-}
-
 Status DerivedStore::Impl::StartSegment(Append& append) {
-  NDP_RETURN_IF_ERROR(index.Run(
-      "INSERT INTO segments(space, size, items, bytes) VALUES(?1, 0, 0, 0)", append.space));
-  append.tail = {index.LastInsertRowid(), 0};
+  NDP_ASSIGN(append.tail.segment, index.AddSegment(append.space));
+  append.tail.size = 0;
   append.created.push_back(append.tail.segment);
   NDP_RETURN_IF_ERROR(files.Create(append.tail.segment));
   return {};
@@ -246,33 +228,44 @@ Status DerivedStore::Impl::Flush(Append& append) {
   NDP_RETURN_IF_ERROR(files.Write(append.tail.segment, append.tail.size, append.pending));
   append.tail.size += static_cast<int64_t>(append.pending.size());
   append.pending.clear();
-  return index.Run("UPDATE segments SET size = ?2 WHERE id = ?1", append.tail.segment,
-                   append.tail.size);
+  return index.SetSize(append.tail.segment, append.tail.size);
+}
+
+Status DerivedStore::Impl::PutOne(const Append& append, const Item& item, const Place& place) {
+  NDP_ASSIGN(const bool is_new, index.Insert(append.space, item.number, place));
+  if (is_new) return {};
+  NDP_ASSIGN(const auto replaced, index.Find(append.space, item.number));
+  if (replaced) NDP_RETURN_IF_ERROR(index.Forget(append.space, item.number, *replaced));
+  NDP_ASSIGN(const bool is_free, index.Insert(append.space, item.number, place));
+  NDP_CHECK(is_free);
+  return {};
 }
 
 Status DerivedStore::Impl::PutAll(Append& append, std::span<const Item> items) {
+  struct Change {
+    int64_t items = 0;
+    int64_t bytes = 0;
+  };
   std::map<int64_t, Change> changes;
+  append.pending.reserve(std::min(kWriteBytes, static_cast<size_t>(BytesOfRecords(items))));
   for (const Item& item : items) {
-    const auto record_bytes = kHeaderBytes + static_cast<int64_t>(item.bytes.size());
+    const auto length = static_cast<int64_t>(item.bytes.size());
     int64_t offset = append.tail.size + static_cast<int64_t>(append.pending.size());
-    if (append.tail.segment == 0 || offset + record_bytes > kMaxSegmentBytes) {
+    if (append.tail.segment == 0 || offset + kHeaderBytes + length > kMaxSegmentBytes) {
       NDP_RETURN_IF_ERROR(Flush(append));
       NDP_RETURN_IF_ERROR(StartSegment(append));
       offset = 0;
     }
-    NDP_ASSIGN(const auto replaced, Find(append.space, item.number));
-    if (replaced) NDP_RETURN_IF_ERROR(Forget(append.space, item.number, *replaced));
-    const Place place{append.tail.segment, offset, static_cast<int64_t>(item.bytes.size())};
+    NDP_RETURN_IF_ERROR(PutOne(append, item, {append.tail.segment, offset, length}));
     AppendRecord(append.space, item.number, item.bytes, append.pending);
-    NDP_RETURN_IF_ERROR(index.Run(
-        "INSERT INTO items(space, number, segment, offset, length) VALUES(?1, ?2, ?3, ?4, ?5)",
-        append.space, item.number, place.segment, place.offset, place.length));
-    changes[place.segment].items += 1;
-    changes[place.segment].bytes += place.length;
+    changes[append.tail.segment].items += 1;
+    changes[append.tail.segment].bytes += length;
     if (append.pending.size() >= kWriteBytes) NDP_RETURN_IF_ERROR(Flush(append));
   }
   NDP_RETURN_IF_ERROR(Flush(append));
-  for (const auto& [segment, change] : changes) NDP_RETURN_IF_ERROR(Count(segment, change));
+  for (const auto& [segment, change] : changes) {
+    NDP_RETURN_IF_ERROR(index.Count(segment, change.items, change.bytes));
+  }
   return {};
 }
 
@@ -286,43 +279,129 @@ void DerivedStore::Impl::Undo(const Append& append, const Tail& before) {
 }
 
 Status DerivedStore::Impl::WipeForgotten() {
-  std::vector<Place> wipes;
-  NDP_RETURN_IF_ERROR(
-      index.Query("SELECT segment, offset, length FROM wipes",
-                  [&](const auto& row) { wipes.push_back({row.Int(0), row.Int(1), row.Int(2)}); }));
+  NDP_ASSIGN(const auto wipes, index.ListWipes());
   if (wipes.empty()) return {};
+  NDP_RETURN_IF_ERROR(Wipe(wipes));
   // A segment that nothing refers to is removed instead.
-  std::vector<int64_t> empty;
-  NDP_RETURN_IF_ERROR(
-      index.Query("SELECT id, space FROM segments WHERE items = 0", [&](const auto& row) {
-        if (tails[row.Int(1)].segment != row.Int(0)) empty.push_back(row.Int(0));
-      }));
-  for (const Place& wipe : wipes) {
-    NDP_RETURN_IF_ERROR(files.Wipe(wipe.segment, wipe.offset, wipe.length));
+  NDP_ASSIGN(auto empty, index.ListEmptySegments());
+  std::erase_if(empty, [&](const auto& segment) {
+    const auto tail = tails.find(segment.space);
+    return tail != tails.end() && tail->second.segment == segment.id;
+  });
+  // What was wiped stays noted until its room is given back: a crash repeats both.
+  NDP_ASSIGN(auto transaction, index.Begin());
+  for (const auto& segment : empty) NDP_RETURN_IF_ERROR(index.RemoveSegment(segment.id));
+  for (const DeadRange& wipe : wipes) {
+    const auto removed = std::ranges::find(empty, wipe.segment, &DerivedIndex::Segment::id);
+    if (removed == empty.end()) NDP_RETURN_IF_ERROR(GiveBack(wipe));
   }
-  NDP_ASSIGN(auto transaction, sqlite::Transaction::Begin(index));
-  NDP_RETURN_IF_ERROR(index.Run("DELETE FROM wipes"));
-  for (const int64_t segment : empty) {
-    NDP_RETURN_IF_ERROR(index.Run("DELETE FROM segments WHERE id = ?1", segment));
-  }
+  NDP_RETURN_IF_ERROR(index.ForgetWipes());
   NDP_RETURN_IF_ERROR(transaction.Commit());
-  for (const int64_t segment : empty) NDP_RETURN_IF_ERROR(files.Remove(segment));
+  for (const auto& segment : empty) NDP_RETURN_IF_ERROR(files.Remove(segment.id));
   return {};
 }
 
-Status DerivedStore::Impl::DropDamaged(int64_t space, int64_t number, const Place& place) {
-  NDP_ASSIGN(const auto now, Find(space, number));
-  if (now != place) return {};  // deleted or replaced while it was read
+Status DerivedStore::Impl::Wipe(const std::vector<DeadRange>& ranges) {
+  std::map<int64_t, std::vector<ByteRange>> by_segment;
+  for (const DeadRange& range : ranges) {
+    by_segment[range.segment].push_back({range.begin, range.end});
+  }
+  for (const auto& [segment, wipes] : by_segment) {
+    NDP_RETURN_IF_ERROR(files.Wipe(segment, wipes));
+  }
+  return {};
+}
+
+// Records are smaller than blocks or lie across their borders: what a block had of several of them
+// comes back with the last one.
+Status DerivedStore::Impl::GiveBack(const DeadRange& wiped) {
+  NDP_ASSIGN(const auto hole, index.AddHole(wiped));
+  const ByteRange fresh = {std::max(hole.whole.begin, BlockFloor(wiped.begin)),
+                           std::min(hole.whole.end, BlockCeil(wiped.end))};
+  const auto punched = files.Punch(wiped.segment, fresh);
+  if (!punched) {
+    // Only room is lost by it, and not for good: a bound or an empty segment takes it back.
+    spdlog::warn("derived store: {}", punched.error().message);
+  }
+  if (!punched || !*punched) return {};
+  return index.CountGivenBack(wiped.segment, hole.given_back);
+}
+
+Status DerivedStore::Impl::DropDamaged(int64_t space, const Wanted& item) {
+  std::lock_guard guard(write_mutex);
+  NDP_ASSIGN(const auto now, index.Find(space, item.number));
+  if (now != item.place) return {};  // deleted or replaced while it was read
   spdlog::warn("derived store: the record of photo {} in {} is damaged; it will be made again",
-               number, files.PathOf(place.segment).string());
-  NDP_ASSIGN(auto transaction, sqlite::Transaction::Begin(index));
-  NDP_RETURN_IF_ERROR(Forget(space, number, place));
+               item.number, files.PathOf(item.place.segment).string());
+  NDP_ASSIGN(auto transaction, index.Begin());
+  NDP_RETURN_IF_ERROR(index.Forget(space, item.number, item.place));
   NDP_RETURN_IF_ERROR(transaction.Commit());
   return WipeForgotten();
 }
 
+Status DerivedStore::Impl::Drop(const std::string& space) {
+  const auto known = spaces.find(space);
+  if (known == spaces.end()) return {};
+  const int64_t id = known->second.id;
+  NDP_ASSIGN(auto transaction, index.Begin());
+  NDP_ASSIGN(const auto segments, index.RemoveSpace(id));
+  NDP_RETURN_IF_ERROR(transaction.Commit());
+  {
+    std::lock_guard guard(read_mutex);
+    spaces.erase(known);
+  }
+  tails.erase(id);
+  // Should this end half-way, the next Open() removes what is left.
+  for (const int64_t segment : segments) NDP_RETURN_IF_ERROR(files.Remove(segment));
+  return index.Shrink();
+}
+
+Status DerivedStore::Impl::KeepBound(const std::string& prefix, int64_t max_bytes,
+                                     const std::string& kept, int64_t more_bytes) {
+  struct Known {
+    int64_t last_use = 0;
+    int64_t bytes = 0;
+    std::string name;
+  };
+  NDP_ASSIGN(auto bytes, index.BytesBySpace());
+  std::vector<Known> oldest_first;
+  int64_t total = more_bytes;
+  int64_t kept_bytes = more_bytes;
+  {
+    std::lock_guard guard(read_mutex);
+    for (const auto& [name, space] : spaces) {
+      if (!name.starts_with(prefix)) continue;
+      total += bytes[space.id];
+      if (name == kept) {
+        kept_bytes += bytes[space.id];
+      } else {
+        oldest_first.push_back({space.last_use, bytes[space.id], name});
+      }
+    }
+  }
+  if (kept_bytes > max_bytes) {
+    return Fail(ErrorCode::kResourceExhausted,
+                fmt::format("{} would have {} bytes on disk, and {}* may have {}: raise the bound, "
+                            "or drop what is there",
+                            kept, kept_bytes, prefix, max_bytes));
+  }
+  std::ranges::sort(oldest_first, {}, &Known::last_use);
+  for (const Known& space : oldest_first) {
+    if (total <= max_bytes) break;
+    spdlog::info("derived store: dropping {} ({} bytes): {}* may have {}", space.name, space.bytes,
+                 prefix, max_bytes);
+    NDP_RETURN_IF_ERROR(Drop(space.name));
+    total -= space.bytes;
+  }
+  return {};
+}
+
 DerivedStore::DerivedStore(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
-DerivedStore::~DerivedStore() = default;
+
+DerivedStore::~DerivedStore() {
+  auto transaction = impl_->index.Begin();
+  if (transaction && impl_->StoreUses()) (void)transaction->Commit();
+}
 
 Result<std::unique_ptr<DerivedStore>> DerivedStore::Open(const fs::path& folder) {
   NDP_RETURN_IF_ERROR(MakeFolders(folder));
@@ -331,10 +410,9 @@ Result<std::unique_ptr<DerivedStore>> DerivedStore::Open(const fs::path& folder)
                                fmt::format("{} is in use by another ndpipe process: stop that one, "
                                            "or use another store",
                                            folder.string())));
-  NDP_ASSIGN(auto index, OpenIndex(folder));
-  // Losing the last transactions at a power failure costs only time.
-  NDP_RETURN_IF_ERROR(index.Execute("PRAGMA synchronous = NORMAL"));
-  auto impl = std::make_unique<Impl>(folder, std::move(lock), std::move(index));
+  NDP_ASSIGN(auto index, DerivedIndex::Open(folder));
+  NDP_ASSIGN(auto reader, DerivedIndex::OpenReader(folder));
+  auto impl = std::make_unique<Impl>(folder, std::move(lock), std::move(index), std::move(reader));
   NDP_RETURN_IF_ERROR(impl->Recover());
   return std::unique_ptr<DerivedStore>(new DerivedStore(std::move(impl)));
 }
@@ -349,20 +427,26 @@ Status DerivedStore::Put(const std::string& space, std::span<const Item> items) 
     }
   }
   if (items.empty()) return {};
-  std::lock_guard lock(impl_->mutex);
-  NDP_ASSIGN(auto transaction, sqlite::Transaction::Begin(impl_->index));
-  NDP_ASSIGN(const int64_t id, impl_->SpaceId(space));
+  std::lock_guard guard(impl_->write_mutex);
+  for (const auto& [prefix, max_bytes] : impl_->bounds) {
+    if (!space.starts_with(prefix)) continue;
+    NDP_RETURN_IF_ERROR(impl_->KeepBound(prefix, max_bytes, space, BytesOfRecords(items)));
+  }
+  NDP_ASSIGN(auto transaction, impl_->index.Begin());
+  NDP_ASSIGN(const int64_t id, impl_->UseOrAdd(space));
   const Impl::Tail before = impl_->tails[id];
-  Impl::Append append;
-  append.space = static_cast<uint32_t>(id);
-  append.tail = before;
-  Status done = impl_->PutAll(append, items);
+  Impl::Append append{.space = static_cast<uint32_t>(id), .tail = before};
+  Status done = impl_->StoreUses();
+  if (done) done = impl_->PutAll(append, items);
   if (done) done = transaction.Commit();
   if (!done) {
     impl_->Undo(append, before);
     return std::unexpected(std::move(done).error().Within("derived store"));
   }
-  impl_->spaces[space] = id;
+  {
+    std::lock_guard lock(impl_->read_mutex);
+    if (!impl_->Use(space)) impl_->spaces[space] = {id, impl_->uses, impl_->uses};
+  }
   impl_->tails[id] = append.tail;
   // The items are there; what they replaced is wiped now or by a later call.
   if (auto wiped = impl_->WipeForgotten(); !wiped) {
@@ -373,35 +457,12 @@ Status DerivedStore::Put(const std::string& space, std::span<const Item> items) 
 
 Result<std::optional<std::vector<uint8_t>>> DerivedStore::Get(const std::string& space,
                                                               int64_t number) {
-  int64_t id = 0;
-  Place place;
-  std::shared_ptr<FileDescriptor> file;
-  {
-    std::lock_guard lock(impl_->mutex);
-    const auto known = impl_->spaces.find(space);
-    if (known == impl_->spaces.end()) return std::nullopt;
-    id = known->second;
-    NDP_ASSIGN(const auto found, impl_->Find(id, number));
-    if (!found) return std::nullopt;
-    place = *found;
-    auto opened = impl_->files.Open(place.segment);
-    if (opened) {
-      file = *std::move(opened);
-    } else if (opened.error().code != ErrorCode::kNotFound) {
-      return std::unexpected(std::move(opened).error());
-    }
-  }
-  // A damaged index may claim any length.
-  const bool plausible = place.length >= 0 && place.length <= static_cast<int64_t>(kMaxItemBytes);
-  if (file && plausible) {
-    auto bytes =
-        ReadRecord(*file, place.offset,
-                   {static_cast<uint32_t>(id), number, static_cast<uint32_t>(place.length)});
-    if (bytes) return bytes;
-  }
-  std::lock_guard lock(impl_->mutex);
-  NDP_RETURN_IF_ERROR(impl_->DropDamaged(id, number, place));
-  return std::nullopt;
+  std::optional<std::vector<uint8_t>> found;
+  const auto take = [&](size_t, std::span<const uint8_t> bytes) {
+    found.emplace(bytes.begin(), bytes.end());
+  };
+  NDP_RETURN_IF_ERROR(GetMany(space, {&number, 1}, take));
+  return found;
 }
 
 Status DerivedStore::GetMany(const std::string& space, std::span<const int64_t> numbers,
@@ -410,72 +471,52 @@ Status DerivedStore::GetMany(const std::string& space, std::span<const int64_t> 
   int64_t id = 0;
   std::vector<Wanted> found;
   {
-    std::lock_guard lock(impl_->mutex);
-    const auto known = impl_->spaces.find(space);
-    if (known == impl_->spaces.end()) return {};
-    id = known->second;
-    NDP_ASSIGN(found, impl_->FindMany(id, numbers));
+    std::lock_guard guard(impl_->read_mutex);
+    const auto known = impl_->Use(space);
+    if (!known) return {};
+    id = *known;
+    NDP_ASSIGN(found, impl_->reader.FindMany(id, numbers));
   }
-  for (size_t first = 0; first < found.size();) {
-    size_t last = first;  // of the records that are read together
-    while (found[last].plausible() && last + 1 < found.size() && found[last + 1].plausible() &&
-           found[last + 1].place.segment == found[first].place.segment &&
-           found[last + 1].place.offset <= found[last].end() &&
-           found[last + 1].end() - found[first].place.offset <= kReadBytes) {
-      ++last;
+  ReadBuffer buffer;
+  for (std::span<const Wanted> rest = found; !rest.empty();) {
+    const auto together = rest.first(CountTogether(rest));
+    for (const Wanted& item : impl_->ReadTogether(id, together, buffer, take)) {
+      NDP_RETURN_IF_ERROR(impl_->DropDamaged(id, item));
     }
-    const auto together = std::span(found).subspan(first, last + 1 - first);
-    for (const Wanted& item : impl_->ReadTogether(id, together, take)) {
-      std::lock_guard lock(impl_->mutex);
-      NDP_RETURN_IF_ERROR(impl_->DropDamaged(id, item.number, item.place));
-    }
-    first = last + 1;
+    rest = rest.subspan(together.size());
   }
   return {};
 }
 
 Status DerivedStore::Delete(int64_t number) {
-  std::lock_guard lock(impl_->mutex);
-  NDP_ASSIGN(auto transaction, sqlite::Transaction::Begin(impl_->index));
+  std::lock_guard guard(impl_->write_mutex);
+  NDP_ASSIGN(auto transaction, impl_->index.Begin());
   for (const auto& [name, space] : impl_->spaces) {
-    NDP_ASSIGN(const auto place, impl_->Find(space, number));
-    if (place) NDP_RETURN_IF_ERROR(impl_->Forget(space, number, *place));
+    NDP_ASSIGN(const auto place, impl_->index.Find(space.id, number));
+    if (place) NDP_RETURN_IF_ERROR(impl_->index.Forget(space.id, number, *place));
   }
   NDP_RETURN_IF_ERROR(transaction.Commit());
   return impl_->WipeForgotten();
 }
 
 Result<std::vector<DerivedStore::Usage>> DerivedStore::ListUsage() {
-  std::lock_guard lock(impl_->mutex);
-  std::vector<Usage> usages;
-  NDP_RETURN_IF_ERROR(
-      impl_->index.Query("SELECT name, TOTAL(items), TOTAL(bytes), TOTAL(size) FROM spaces "
-                         "LEFT JOIN segments ON space = spaces.id GROUP BY spaces.id ORDER BY name",
-                         [&](const auto& row) {
-                           usages.push_back({row.Text(0), row.Int(1), row.Int(2), row.Int(3)});
-                         }));
-  return usages;
+  std::lock_guard guard(impl_->read_mutex);
+  return impl_->reader.ListUsage();
 }
 
 Status DerivedStore::DropSpace(const std::string& space) {
-  std::lock_guard lock(impl_->mutex);
-  const auto known = impl_->spaces.find(space);
-  if (known == impl_->spaces.end()) return {};
-  const int64_t id = known->second;
-  std::vector<int64_t> segments;
-  NDP_RETURN_IF_ERROR(impl_->index.Query(
-      "SELECT id FROM segments WHERE space = ?1",
-      [&](const auto& row) { segments.push_back(row.Int(0)); }, id));
-  NDP_ASSIGN(auto transaction, sqlite::Transaction::Begin(impl_->index));
-  NDP_RETURN_IF_ERROR(impl_->index.Run("DELETE FROM items WHERE space = ?1", id));
-  NDP_RETURN_IF_ERROR(impl_->index.Run("DELETE FROM segments WHERE space = ?1", id));
-  NDP_RETURN_IF_ERROR(impl_->index.Run("DELETE FROM spaces WHERE id = ?1", id));
-  NDP_RETURN_IF_ERROR(transaction.Commit());
-  impl_->spaces.erase(known);
-  impl_->tails.erase(id);
-  // Should this end half-way, the next Open() removes what is left.
-  for (const int64_t segment : segments) NDP_RETURN_IF_ERROR(impl_->files.Remove(segment));
-  return {};
+  std::lock_guard guard(impl_->write_mutex);
+  return impl_->Drop(space);
+}
+
+Status DerivedStore::SetBound(const std::string& prefix, int64_t max_bytes) {
+  if (max_bytes < 0) {
+    return Fail(ErrorCode::kInvalidArgument,
+                fmt::format("{}* cannot be bounded to {} bytes", prefix, max_bytes));
+  }
+  std::lock_guard guard(impl_->write_mutex);
+  impl_->bounds[prefix] = max_bytes;
+  return impl_->KeepBound(prefix, max_bytes, "", 0);
 }
 
 }  // namespace ndpipe::photo

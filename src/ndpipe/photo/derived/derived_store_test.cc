@@ -3,7 +3,9 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <gtest/gtest.h>
+#include <sqlite3.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -13,9 +15,11 @@
 #include <fstream>
 #include <iterator>
 #include <map>
+#include <numeric>
 #include <random>
 #include <thread>
 
+#include "ndpipe/base/file.h"
 #include "ndpipe/base/sqlite.h"
 
 namespace ndpipe::photo {
@@ -72,6 +76,30 @@ class DerivedStoreTest : public testing::Test {
     }
     std::ranges::sort(paths);
     return paths;
+  }
+  std::vector<std::string> Spaces() {
+    std::vector<std::string> names;
+    const auto usages = store_->ListUsage();
+    EXPECT_TRUE(usages);
+    for (const auto& usage : *usages) names.push_back(usage.space);
+    return names;
+  }
+  // While the store is closed.
+  void ChangeIndex(const char* sql) const {
+    sqlite3* index = nullptr;
+    ASSERT_EQ(sqlite3_open((folder_ / "index.db").c_str(), &index), SQLITE_OK);
+    EXPECT_EQ(sqlite3_exec(index, sql, nullptr, nullptr, nullptr), SQLITE_OK)
+        << sqlite3_errmsg(index);
+    sqlite3_close(index);
+  }
+  static int64_t BytesOnDisk(const fs::path& path) {
+    struct stat now{};
+    return ::stat(path.c_str(), &now) == 0 ? int64_t{now.st_blocks} * 512 : -1;
+  }
+  bool CanPunchHoles() const {
+    const FileDescriptor file(::open((folder_ / "probe").c_str(), O_RDWR | O_CREAT, 0600));
+    return ::ftruncate(file.get(), 8192) == 0 &&
+           ::fallocate(file.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, 4096) == 0;
   }
   // Whether the bytes stand in any file of the folder.
   bool OnDisk(const Bytes& bytes) const {
@@ -365,6 +393,133 @@ TEST_F(DerivedStoreTest, AFullDiskIsSaidAndDamagesNothing) {
   EXPECT_EQ(Get("a", 2), Bytes(2 << 20, 8));
 }
 
+TEST_F(DerivedStoreTest, TheRoomOfDeadRecordsComesBackThoughEachIsSmallerThanABlock) {
+  if (!CanPunchHoles()) GTEST_SKIP() << "the file system of " << folder_ << " has no hole punching";
+  std::vector<Bytes> blobs;
+  std::vector<DerivedStore::Item> items;
+  for (int i = 0; i < 400; ++i) blobs.push_back(RandomBytes(2560));
+  for (const Bytes& blob : blobs) items.push_back({static_cast<int64_t>(items.size()), blob});
+  ASSERT_TRUE(store_->Put("a", items));
+  const int64_t size = 400 * 2584;
+  EXPECT_EQ((*store_->ListUsage())[0].segment_bytes, size);
+  std::vector<int64_t> order(300);
+  std::iota(order.begin(), order.end(), 50);
+  std::ranges::shuffle(order, random_);
+  for (const int64_t number : order) {
+    ASSERT_TRUE(store_->Delete(number));
+    if (number % 97 == 0) Reopen();
+  }
+  // One hole of 300 records: all its blocks but the two that it shares with live ones.
+  const int64_t given_back = 350 * 2584 / 4096 * 4096 - (50 * 2584 + 4095) / 4096 * 4096;
+  EXPECT_EQ((*store_->ListUsage())[0].segment_bytes, size - given_back);
+  ASSERT_EQ(Segments().size(), 1u);
+  EXPECT_EQ(fs::file_size(Segments()[0]), static_cast<uintmax_t>(size));
+  EXPECT_LE(BytesOnDisk(Segments()[0]), size - given_back + 2 * 4096);
+  for (int64_t number = 0; number < 400; ++number) {
+    const bool live = number < 50 || number >= 350;
+    EXPECT_EQ(Get("a", number), live ? std::optional(blobs[number]) : std::nullopt) << number;
+    EXPECT_EQ(OnDisk(blobs[number]), live) << number;
+    number += number > 60 && number < 330 ? 30 : 0;
+  }
+}
+
+TEST_F(DerivedStoreTest, WhatACrashLeftToWipeIsWipedAndGivenBackAtTheNextStart) {
+  const Bytes dead = RandomBytes(20'000);
+  ASSERT_TRUE(Put("a", 1, dead));
+  ASSERT_TRUE(Put("a", 2, Bytes(100, 2)));
+  store_.reset();
+  // As a kill after Delete's first transaction leaves it.
+  ChangeIndex(
+      "BEGIN; INSERT INTO wipes SELECT segment, offset, length + 24 FROM items WHERE number = 1;"
+      "UPDATE segments SET items = items - 1, bytes = bytes - 20000;"
+      "DELETE FROM items WHERE number = 1; COMMIT");
+  EXPECT_TRUE(OnDisk(dead));
+  Reopen();
+  EXPECT_FALSE(OnDisk(dead));
+  const int64_t kept = (*store_->ListUsage())[0].segment_bytes;
+  EXPECT_EQ(kept, CanPunchHoles() ? 20'024 + 124 - 16'384 : 20'024 + 124);
+  EXPECT_FALSE(Get("a", 1));
+  EXPECT_EQ(Get("a", 2), Bytes(100, 2));
+  Reopen();
+  EXPECT_EQ((*store_->ListUsage())[0].segment_bytes, kept);
+}
+
+TEST_F(DerivedStoreTest, ABoundDropsWholeSpacesThoseUsedLongestAgoFirst) {
+  constexpr int64_t kRecord = 1000;
+  const Bytes item(kRecord - 24, 5);
+  for (const char* space : {"feature/a", "feature/b", "feature/c", "sidecar/x"}) {
+    for (int64_t number = 1; number <= 10; ++number) ASSERT_TRUE(Put(space, number, item));
+  }
+  EXPECT_TRUE(Get("feature/a", 1));  // now b was used longest ago
+  Reopen();
+  ASSERT_TRUE(store_->SetBound("feature/", 30 * kRecord));
+  EXPECT_EQ(Spaces(),
+            (std::vector<std::string>{"feature/a", "feature/b", "feature/c", "sidecar/x"}));
+  ASSERT_TRUE(Put("feature/d", 1, item));
+  EXPECT_EQ(Spaces(),
+            (std::vector<std::string>{"feature/a", "feature/c", "feature/d", "sidecar/x"}));
+  EXPECT_FALSE(Get("feature/b", 1));
+  ASSERT_TRUE(Put("sidecar/x", 11, item));  // not bounded
+  ASSERT_TRUE(store_->SetBound("feature/", 11 * kRecord));
+  EXPECT_EQ(Spaces(), (std::vector<std::string>{"feature/a", "feature/d", "sidecar/x"}));
+  ASSERT_TRUE(store_->SetBound("feature/", 10 * kRecord));
+  EXPECT_EQ(Spaces(), (std::vector<std::string>{"feature/d", "sidecar/x"}));
+  EXPECT_EQ(Get("feature/d", 1), item);
+  EXPECT_EQ(Get("sidecar/x", 10), item);
+  EXPECT_EQ(store_->SetBound("feature/", -1).error().code, ErrorCode::kInvalidArgument);
+  ASSERT_TRUE(store_->SetBound("feature/", kRecord - 1));
+  EXPECT_EQ(Spaces(), (std::vector<std::string>{"sidecar/x"}));
+}
+
+TEST_F(DerivedStoreTest, ASpaceThatFillsItsBoundAloneIsKeptAndTakesNoMore) {
+  constexpr int64_t kRecord = 1000;
+  const Bytes item(kRecord - 24, 5);
+  ASSERT_TRUE(store_->SetBound("feature/", 5 * kRecord));
+  ASSERT_TRUE(Put("feature/old", 1, item));
+  for (int64_t number = 1; number <= 5; ++number) ASSERT_TRUE(Put("feature/a", number, item));
+  EXPECT_EQ(Spaces(), (std::vector<std::string>{"feature/a"}));
+  const Status full = Put("feature/a", 6, item);
+  ASSERT_FALSE(full);
+  EXPECT_EQ(full.error().code, ErrorCode::kResourceExhausted);
+  EXPECT_FALSE(Get("feature/a", 6));
+  for (int64_t number = 1; number <= 5; ++number) EXPECT_EQ(Get("feature/a", number), item);
+  ASSERT_TRUE(store_->SetBound("feature/", 6 * kRecord));
+  ASSERT_TRUE(Put("feature/a", 6, item));
+  ASSERT_TRUE(store_->SetBound("feature/", 6 * kRecord));
+  EXPECT_EQ(Spaces(), (std::vector<std::string>{"feature/a"}));
+}
+
+TEST_F(DerivedStoreTest, AReaderRunsWhileAWriterPuts) {
+  constexpr int64_t kNumbers = 200;
+  std::vector<int64_t> numbers(kNumbers);
+  std::iota(numbers.begin(), numbers.end(), 0);
+  std::vector<DerivedStore::Item> items;
+  std::vector<Bytes> blobs;
+  for (const int64_t number : numbers) blobs.push_back(Bytes(3000, static_cast<uint8_t>(number)));
+  for (const int64_t number : numbers) items.push_back({number, blobs[number]});
+  ASSERT_TRUE(store_->Put("a", items));
+  std::atomic<bool> done = false;
+  std::atomic<int> wrong = 0;
+  std::jthread writer([&] {
+    for (int round = 0; round < 5; ++round) {
+      if (!store_->Put("a", items) || !store_->DropSpace("b") || !store_->Put("b", items)) ++wrong;
+    }
+    done = true;
+  });
+  int64_t read = 0;
+  while (!done) {
+    const auto take = [&](size_t index, std::span<const uint8_t> bytes) {
+      if (!std::ranges::equal(bytes, blobs[index])) ++wrong;
+      ++read;
+    };
+    if (!store_->GetMany("a", numbers, take) || !store_->GetMany("b", numbers, take)) ++wrong;
+  }
+  writer.join();
+  EXPECT_EQ(wrong, 0);
+  EXPECT_GT(read, 0);
+  EXPECT_EQ(GetMany("a", numbers).size(), static_cast<size_t>(kNumbers));
+}
+
 TEST_F(DerivedStoreTest, IsHeldByOneAtATime) {
   const auto second = DerivedStore::Open(folder_);
   ASSERT_FALSE(second);
@@ -400,6 +555,20 @@ TEST_F(DerivedStoreTest, ANewerIndexIsRefusedAndADamagedOneRebuilt) {
   EXPECT_FALSE(Get("a", 1));
   EXPECT_TRUE(Segments().empty());
   ASSERT_TRUE(Put("a", 1, Bytes(300, 7)));
+  EXPECT_EQ(Get("a", 1), Bytes(300, 7));
+}
+
+TEST_F(DerivedStoreTest, AnIndexOfTheFirstFormatIsBroughtUpToDate) {
+  ASSERT_TRUE(Put("a", 1, Bytes(300, 7)));
+  ASSERT_TRUE(Put("a", 2, Bytes(9000, 8)));
+  store_.reset();
+  ChangeIndex(
+      "DROP TABLE holes; ALTER TABLE spaces DROP COLUMN last_use;"
+      "ALTER TABLE segments DROP COLUMN given_back; PRAGMA user_version = 1");
+  Reopen();
+  EXPECT_EQ(Get("a", 1), Bytes(300, 7));
+  ASSERT_TRUE(store_->Delete(2));
+  ASSERT_TRUE(store_->SetBound("a", 324 + 9024));
   EXPECT_EQ(Get("a", 1), Bytes(300, 7));
 }
 

@@ -117,6 +117,7 @@ Result<std::shared_ptr<FileDescriptor>> SegmentFiles::OpenWith(int64_t segment, 
 }
 
 Result<std::shared_ptr<FileDescriptor>> SegmentFiles::Open(int64_t segment) {
+  std::lock_guard guard(mutex_);
   if (const auto found = open_.find(segment); found != open_.end()) {
     found->second.last_use = ++uses_;
     return found->second.file;
@@ -125,6 +126,7 @@ Result<std::shared_ptr<FileDescriptor>> SegmentFiles::Open(int64_t segment) {
 }
 
 Result<std::shared_ptr<FileDescriptor>> SegmentFiles::Create(int64_t segment) {
+  std::lock_guard guard(mutex_);
   open_.erase(segment);
   return OpenWith(segment, O_CREAT | O_TRUNC);
 }
@@ -147,7 +149,7 @@ Status SegmentFiles::CutTo(int64_t segment, int64_t size) {
   return {};
 }
 
-Status SegmentFiles::Wipe(int64_t segment, int64_t offset, int64_t length) {
+Status SegmentFiles::Wipe(int64_t segment, std::span<const ByteRange> ranges) {
   auto file = Open(segment);
   if (!file && file.error().code == ErrorCode::kNotFound) return {};
   if (!file) return std::unexpected(std::move(file).error());
@@ -155,23 +157,45 @@ Status SegmentFiles::Wipe(int64_t segment, int64_t offset, int64_t length) {
   struct stat now{};
   if (::fstat((*file)->get(), &now) != 0)
     return FailErrno("cannot examine " + path.string(), errno);
-  const int64_t end = std::min(offset + length, static_cast<int64_t>(now.st_size));
   static const std::vector<uint8_t> zeros(kWipePiece);
-  while (offset < end) {
-    const auto piece =
-        std::span(zeros).first(std::min(kWipePiece, static_cast<size_t>(end - offset)));
-    NDP_RETURN_IF_ERROR(WriteAll((*file)->get(), path, offset, piece));
-    offset += static_cast<int64_t>(piece.size());
+  for (auto [offset, end] : ranges) {
+    end = std::min(end, static_cast<int64_t>(now.st_size));
+    while (offset < end) {
+      const auto piece =
+          std::span(zeros).first(std::min(kWipePiece, static_cast<size_t>(end - offset)));
+      NDP_RETURN_IF_ERROR(WriteAll((*file)->get(), path, offset, piece));
+      offset += static_cast<int64_t>(piece.size());
+    }
   }
   if (::fdatasync((*file)->get()) != 0) return FailErrno("cannot sync " + path.string(), errno);
   return {};
 }
 
+Result<bool> SegmentFiles::Punch(int64_t segment, const ByteRange& range) {
+  const int64_t begin = BlockCeil(range.begin);
+  const int64_t length = BlockFloor(range.end) - begin;
+  if (length <= 0) return true;
+  auto file = Open(segment);
+  if (!file && file.error().code == ErrorCode::kNotFound) return false;
+  if (!file) return std::unexpected(std::move(file).error());
+  int failed = 0;
+  do {
+    const bool punched =
+        ::fallocate((*file)->get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, begin, length) == 0;
+    failed = punched ? 0 : errno;
+  } while (failed == EINTR);
+  if (failed == EOPNOTSUPP || failed == ENOSYS) return false;
+  if (failed != 0) return FailErrno("cannot give back room of " + PathOf(segment).string(), failed);
+  return true;
+}
+
 Status SegmentFiles::Remove(int64_t segment) {
-  open_.erase(segment);
   if (::unlink(PathOf(segment).c_str()) != 0 && errno != ENOENT) {
     return FailErrno("cannot remove " + PathOf(segment).string(), errno);
   }
+  // After the file's name: who opens it meanwhile must not keep its room.
+  std::lock_guard guard(mutex_);
+  open_.erase(segment);
   return {};
 }
 

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <span>
 #include <unordered_map>
@@ -15,6 +16,11 @@
 namespace ndpipe::photo {
 
 inline constexpr int64_t kMaxSegmentBytes = int64_t{256} << 20;
+
+// What the disk gives room in. Where a file system has larger blocks, less comes back.
+inline constexpr int64_t kBlockBytes = 4096;
+constexpr int64_t BlockFloor(int64_t offset) { return offset / kBlockBytes * kBlockBytes; }
+constexpr int64_t BlockCeil(int64_t offset) { return BlockFloor(offset + kBlockBytes - 1); }
 
 // What stands before an item's bytes; docs/formats/derived_store.md.
 struct RecordHeader {
@@ -40,8 +46,13 @@ size_t ReadRange(const FileDescriptor& file, int64_t offset, std::span<uint8_t> 
 // Whether `record`, header and bytes, is the expected one and undamaged.
 bool IsRecord(std::span<const uint8_t> record, const RecordHeader& expected);
 
-// The files of one folder by segment number, a bounded number of them held open. Not thread-safe;
-// the descriptors that it hands out are, and outlive it.
+struct ByteRange {
+  int64_t begin = 0;
+  int64_t end = 0;
+};
+
+// The files of one folder by segment number, a bounded number of them held open. Thread-safe; the
+// descriptors that it hands out outlive it. No call waits for the bytes of another.
 class SegmentFiles {
  public:
   explicit SegmentFiles(std::filesystem::path folder) : folder_(std::move(folder)) {}
@@ -56,8 +67,11 @@ class SegmentFiles {
   Status Write(int64_t segment, int64_t offset, std::span<const uint8_t> bytes);
   // Cuts the file to `size` when it is longer. A missing file is no error.
   Status CutTo(int64_t segment, int64_t size);
-  // Zeros over the range, as far as the file reaches, durably. A missing file is no error.
-  Status Wipe(int64_t segment, int64_t offset, int64_t length);
+  // Zeros over the ranges, as far as the file reaches, durably. A missing file is no error.
+  Status Wipe(int64_t segment, std::span<const ByteRange> ranges);
+  // Gives the whole blocks of a wiped range back to the file system; the file's size stays. False
+  // where the file system cannot, or the file is missing.
+  Result<bool> Punch(int64_t segment, const ByteRange& range);
   Status Remove(int64_t segment);
   // The segments that have a file.
   Result<std::vector<int64_t>> List() const;
@@ -67,9 +81,11 @@ class SegmentFiles {
     std::shared_ptr<FileDescriptor> file;
     uint64_t last_use = 0;
   };
+  // The caller holds mutex_, so that no file is opened while it is removed.
   Result<std::shared_ptr<FileDescriptor>> OpenWith(int64_t segment, int flags);
 
   const std::filesystem::path folder_;
+  std::mutex mutex_;  // guards all below
   std::unordered_map<int64_t, OpenFile> open_;
   uint64_t uses_ = 0;
 };
