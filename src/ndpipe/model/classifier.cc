@@ -3,8 +3,9 @@
 #include <algorithm>
 #include <cmath>
 #include <optional>
-#include <unordered_map>
 #include <utility>
+
+#include "ndpipe/model/quantization.h"
 
 namespace ndpipe::model {
 namespace {
@@ -20,16 +21,18 @@ bool IsOneOf(std::string_view word, std::initializer_list<std::string_view> word
 // Looks for the classifier behind one graph output. Borrows the graph.
 class Finder {
  public:
-  explicit Finder(const Graph& graph) : graph_(graph), producers_(Producers(graph)) {}
+  explicit Finder(const Graph& graph) : graph_(graph), constants_(graph) {}
 
   Result<Classifier> Find(const ValueInfo& output) const;
 
  private:
-  const Node* Producer(std::string_view tensor) const {
-    const auto found = producers_.find(tensor);
-    return found == producers_.end() ? nullptr : &graph_.nodes[found->second];
+  const Node* Producer(std::string_view tensor) const { return constants_.Producer(tensor); }
+  std::optional<Tensor> Constant(std::string_view tensor) const { return constants_.Read(tensor); }
+  // The default cut before a classifier that reads `tensor`: quantised features are taken before
+  // they are rounded, because the tail computes with floating-point numbers.
+  std::string Features(std::string_view tensor) const {
+    return std::string(constants_.BeforeQuantization(tensor));
   }
-  const Tensor* Constant(std::string_view tensor) const { return graph_.FindInitializer(tensor); }
   Result<Classifier> AtNode(const Node& node) const;
   Result<Classifier> AtGemm(const Node& node) const;
   Result<Classifier> AtMatMul(const Node& node) const;
@@ -40,7 +43,7 @@ class Finder {
   bool PoolsSpace(const Node& node) const;
 
   const Graph& graph_;
-  const std::unordered_map<std::string_view, size_t> producers_;
+  const ConstantReader constants_;
 };
 
 Result<Classifier> Finder::Find(const ValueInfo& output) const {
@@ -54,8 +57,11 @@ Result<Classifier> Finder::Find(const ValueInfo& output) const {
   while (node != nullptr && node->domain.empty()) {
     const bool reshapes = IsOneOf(node->op_type, {"Flatten", "Reshape", "Squeeze"});
     const bool casts = node->op_type == "Cast";
-    const bool drops = IsOneOf(node->op_type, {"Softmax", "LogSoftmax", "Identity", "Dropout"});
-    if (!reshapes && !casts && !drops) break;
+    const bool rounds = IsOneOf(node->op_type, {"QuantizeLinear", "DequantizeLinear"});
+    // Rounding before a flattening stays: the logits must be flat.
+    const bool drops = IsOneOf(node->op_type, {"Softmax", "LogSoftmax", "Identity", "Dropout"}) ||
+                       (rounds && !reshaped);
+    if (!reshapes && !casts && !drops && !rounds) break;
     reshaped = reshaped || reshapes;
     cast = cast || casts;
     tensor = node->input(0);
@@ -97,11 +103,17 @@ Result<Classifier> Finder::AtNode(const Node& node) const {
       if (node.op_type == "Add") return AtAdd(node);
       if (node.op_type == "Conv") return AtConv(node);
     }
+    if (node.op_type.starts_with("QLinear") ||
+        IsOneOf(node.op_type, {"QGemm", "MatMulInteger", "ConvInteger"})) {
+      return NoClassifier(node.Description() +
+                          " computes with quantised numbers itself; quantise the model to the QDQ "
+                          "format (QuantizeLinear and DequantizeLinear) instead");
+    }
     return NoClassifier("the graph ends in " + node.Description() +
                         ", not in Gemm, MatMul or a 1×1 Conv with constant weights");
   }();
   if (!found) return found;
-  if (found->features.empty() || Constant(found->features) != nullptr) {
+  if (found->features.empty() || Constant(found->features)) {
     return NoClassifier(node.Description() + " works on constants");
   }
   found->node = node.Description();
@@ -109,12 +121,12 @@ Result<Classifier> Finder::AtNode(const Node& node) const {
 }
 
 Result<Classifier> Finder::AtGemm(const Node& node) const {
-  const Tensor* weight = Constant(node.input(1));
-  if (weight == nullptr || weight->dims.size() != 2 || node.IntAttribute("transA", 0) != 0) {
+  const auto weight = Constant(node.input(1));
+  if (!weight || weight->dims.size() != 2 || node.IntAttribute("transA", 0) != 0) {
     return NoClassifier(node.Description() + " has no constant weights of rank 2");
   }
   Classifier classifier;
-  classifier.features = node.input(0);
+  classifier.features = Features(node.input(0));
   classifier.weight = node.input(1);
   classifier.weight_by_class = node.IntAttribute("transB", 0) != 0;
   classifier.num_classes = weight->dims[classifier.weight_by_class ? 0 : 1];
@@ -128,12 +140,12 @@ Result<Classifier> Finder::AtGemm(const Node& node) const {
 }
 
 Result<Classifier> Finder::AtMatMul(const Node& node) const {
-  const Tensor* weight = Constant(node.input(1));
-  if (weight == nullptr || weight->dims.size() != 2) {
+  const auto weight = Constant(node.input(1));
+  if (!weight || weight->dims.size() != 2) {
     return NoClassifier(node.Description() + " has no constant weights of rank 2");
   }
   Classifier classifier;
-  classifier.features = node.input(0);
+  classifier.features = Features(node.input(0));
   classifier.weight = node.input(1);
   classifier.weight_by_class = false;
   classifier.num_classes = weight->dims[1];
@@ -143,7 +155,7 @@ Result<Classifier> Finder::AtMatMul(const Node& node) const {
 
 Result<Classifier> Finder::AtAdd(const Node& node) const {
   for (const size_t data : {0, 1}) {
-    const Node* product = Producer(node.input(data));
+    const Node* product = Producer(constants_.BeforeQuantization(node.input(data)));
     if (product == nullptr || product->op_type != "MatMul" || !product->domain.empty()) continue;
     NDP_ASSIGN(Classifier classifier, AtMatMul(*product));
     NDP_RETURN_IF_ERROR(TakeBias(node, node.input(1 - data), classifier));
@@ -153,14 +165,14 @@ Result<Classifier> Finder::AtAdd(const Node& node) const {
 }
 
 Result<Classifier> Finder::AtConv(const Node& node) const {
-  const Tensor* weight = Constant(node.input(1));
-  if (weight == nullptr || weight->dims.size() != 4 || weight->dims[2] != 1 ||
-      weight->dims[3] != 1 || node.IntAttribute("group", 1) != 1 || !IsPooled(node.input(0))) {
+  const auto weight = Constant(node.input(1));
+  if (!weight || weight->dims.size() != 4 || weight->dims[2] != 1 || weight->dims[3] != 1 ||
+      node.IntAttribute("group", 1) != 1 || !IsPooled(node.input(0))) {
     return NoClassifier("the graph ends in " + node.Description() +
                         ", which is no 1×1 convolution of globally pooled features");
   }
   Classifier classifier;
-  classifier.features = node.input(0);
+  classifier.features = Features(node.input(0));
   classifier.weight = node.input(1);
   classifier.num_classes = weight->dims[0];
   classifier.feature_size = weight->dims[1];
@@ -171,11 +183,11 @@ Result<Classifier> Finder::AtConv(const Node& node) const {
 }
 
 Status Finder::TakeBias(const Node& node, std::string_view bias, Classifier& classifier) const {
-  const Tensor* tensor = Constant(bias);
-  const bool per_class = tensor != nullptr && !tensor->dims.empty() &&
+  const auto tensor = Constant(bias);
+  const bool per_class = tensor && !tensor->dims.empty() &&
                          tensor->dims.back() == classifier.num_classes &&
                          tensor->num_elements() == classifier.num_classes;
-  const bool one_for_all = tensor != nullptr && tensor->num_elements() == 1;
+  const bool one_for_all = tensor && tensor->num_elements() == 1;
   if (!per_class && !one_for_all) {
     return NoClassifier(node.Description() + " has no constant bias of one value a class");
   }
@@ -188,10 +200,11 @@ bool Finder::IsPooled(std::string_view tensor) const {
   const Node* node = Producer(tensor);
   while (node != nullptr && node->domain.empty()) {
     if (PoolsSpace(*node)) return true;
-    const bool keeps = IsOneOf(node->op_type, {"Dropout", "Identity", "Relu", "Clip", "HardSwish",
-                                               "HardSigmoid", "Sigmoid", "Tanh", "Gelu", "Elu"});
-    const Tensor* kernel = node->op_type == "Conv" ? Constant(node->input(1)) : nullptr;
-    const bool is_1x1 = kernel != nullptr && kernel->dims.size() == 4 && kernel->dims[2] == 1 &&
+    const bool keeps = IsOneOf(
+        node->op_type, {"Dropout", "Identity", "Relu", "Clip", "HardSwish", "HardSigmoid",
+                        "Sigmoid", "Tanh", "Gelu", "Elu", "QuantizeLinear", "DequantizeLinear"});
+    const auto kernel = node->op_type == "Conv" ? Constant(node->input(1)) : std::nullopt;
+    const bool is_1x1 = kernel && kernel->dims.size() == 4 && kernel->dims[2] == 1 &&
                         kernel->dims[3] == 1 && !node->attributes.contains("pads");
     if (!keeps && !is_1x1) return false;
     node = Producer(node->input(0));
@@ -203,7 +216,8 @@ bool Finder::PoolsSpace(const Node& node) const {
   if (IsOneOf(node.op_type, {"GlobalAveragePool", "GlobalMaxPool"})) return true;
   if (!IsOneOf(node.op_type, {"ReduceMean", "ReduceMax"})) return false;
   auto axes = node.IntsAttribute("axes");
-  if (!axes && Constant(node.input(1)) != nullptr) axes = IntValues(*Constant(node.input(1)));
+  const auto given_axes = Constant(node.input(1));
+  if (!axes && given_axes) axes = IntValues(*given_axes);
   return node.IntAttribute("keepdims", 1) == 1 && axes &&
          (*axes == std::vector<int64_t>{2, 3} || *axes == std::vector<int64_t>{-2, -1} ||
           *axes == std::vector<int64_t>{-1, -2});
@@ -224,11 +238,12 @@ Result<Classifier> FindClassifier(const Graph& graph) {
 }
 
 Result<ClassifierWeights> ReadClassifier(const Graph& graph, const Classifier& classifier) {
-  const Tensor* weight = graph.FindInitializer(classifier.weight);
-  const Tensor* bias = classifier.bias.empty() ? nullptr : graph.FindInitializer(classifier.bias);
-  NDP_CHECK(weight != nullptr && (bias != nullptr || classifier.bias.empty()));
+  const ConstantReader constants(graph);
+  const auto weight = constants.Read(classifier.weight);
+  const auto bias = classifier.bias.empty() ? std::nullopt : constants.Read(classifier.bias);
+  NDP_CHECK(weight && (bias || classifier.bias.empty()));
   const auto values = FloatValues(*weight);
-  const auto bias_values = bias == nullptr ? std::vector<float>{0.0F} : FloatValues(*bias);
+  const auto bias_values = bias ? FloatValues(*bias) : std::vector<float>{0.0F};
   if (!values || !bias_values) {
     return Fail(ErrorCode::kUnimplemented,
                 classifier.node + ": its weights are not floating-point numbers");

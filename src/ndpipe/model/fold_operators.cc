@@ -8,6 +8,8 @@
 #include <unordered_map>
 #include <utility>
 
+#include "ndpipe/model/quantization.h"
+
 namespace ndpipe::model {
 namespace {
 
@@ -367,11 +369,22 @@ Tensor BroadcastTo(const Tensor& from, const Dims& dims) {
 }
 
 FoldOperator FindFoldOperator(std::string_view op_type) {
+  // DequantizeLinear is not here on purpose: folded, int8 weights would become fp32 ones, and the
+  // layer with them.
   static const std::unordered_map<std::string_view, FoldOperator> table = {
-      {"Concat", Concat},   {"Constant", Constant},   {"ConstantOfShape", ConstantOfShape},
-      {"Expand", Expand},   {"Gather", Gather},       {"Identity", Identity},
-      {"Reshape", Reshape}, {"Shape", Shape},         {"Slice", Slice},
-      {"Squeeze", Squeeze}, {"Transpose", Transpose}, {"Unsqueeze", Unsqueeze},
+      {"Concat", Concat},
+      {"Constant", Constant},
+      {"ConstantOfShape", ConstantOfShape},
+      {"Expand", Expand},
+      {"Gather", Gather},
+      {"Identity", Identity},
+      {"Reshape", Reshape},
+      {"Shape", Shape},
+      {"Slice", Slice},
+      {"Squeeze", Squeeze},
+      {"Transpose", Transpose},
+      {"Unsqueeze", Unsqueeze},
+      {"QuantizeLinear", QuantizeConstant},
   };
   const auto found = table.find(op_type);
   return found != table.end() ? found->second : FindArithmeticOperator(op_type);

@@ -1,6 +1,7 @@
 #include "ndpipe/model/manifest.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <nlohmann/json.hpp>
 #include <unordered_set>
@@ -54,11 +55,25 @@ Result<int> ReadSide(const json& preprocess, const char* key) {
   return value->get<int>();
 }
 
+constexpr std::array<std::pair<const char*, photo::PixelForm>, 3> kPixelForms = {{
+    {"exact", photo::PixelForm::kExact},
+    {"jpeg90", photo::PixelForm::kJpeg90},
+    {"jpeg95", photo::PixelForm::kJpeg95},
+}};
+
+Result<photo::PixelForm> ReadPixelForm(const json& value) {
+  for (const auto& [name, form] : kPixelForms) {
+    if (value == name) return form;
+  }
+  return Bad("preprocess.pixels", "is none of \"exact\", \"jpeg90\" and \"jpeg95\"");
+}
+
 Result<photo::PreprocessSpec> ReadPreprocess(const json& root) {
   NDP_ASSIGN(const json* object, Field(root, "", "preprocess"));
   if (!object->is_object()) return Bad("preprocess", "is no object");
-  NDP_RETURN_IF_ERROR(CheckFields(
-      *object, "preprocess.", {"resize_short_side", "crop_height", "crop_width", "interpolation"}));
+  NDP_RETURN_IF_ERROR(
+      CheckFields(*object, "preprocess.",
+                  {"resize_short_side", "crop_height", "crop_width", "interpolation", "pixels"}));
   photo::PreprocessSpec spec;
   NDP_ASSIGN(spec.resize_short_side, ReadSide(*object, "resize_short_side"));
   NDP_ASSIGN(spec.crop_height, ReadSide(*object, "crop_height"));
@@ -70,6 +85,9 @@ Result<photo::PreprocessSpec> ReadPreprocess(const json& root) {
     spec.interpolation = photo::Interpolation::kBicubic;
   } else {
     return Bad("preprocess.interpolation", "is neither \"bilinear\" nor \"bicubic\"");
+  }
+  if (object->contains("pixels")) {
+    NDP_ASSIGN(spec.pixels, ReadPixelForm((*object)["pixels"]));
   }
   if (auto checked = spec.Check(); !checked) {
     return Bad("preprocess", "cannot be followed: " + checked.error().message);
@@ -162,6 +180,11 @@ std::string FormatManifest(const Manifest& manifest) {
          spec.interpolation == photo::Interpolation::kBilinear ? "bilinear" : "bicubic"}}},
       {"mean", manifest.mean},
       {"std", manifest.std}};
+  // Left out where it says nothing: the manifests of exact pixels stay as they were, byte for byte.
+  for (const auto& [name, form] : kPixelForms) {
+    if (spec.pixels == form && form != photo::PixelForm::kExact)
+      root["preprocess"]["pixels"] = name;
+  }
   if (!manifest.class_names.empty()) root["class_names"] = manifest.class_names;
   return root.dump(2) + "\n";
 }
