@@ -151,6 +151,7 @@ def find_weight(graph):
 
 
 def make(folder: str) -> None:
+    global RANDOM
     int8, uint8 = quantization.QuantType.QInt8, quantization.QuantType.QUInt8
     forms = {
         "per-tensor": ({}, {"per_channel": False}, None),
@@ -165,6 +166,7 @@ def make(folder: str) -> None:
         "plain-classifier": ({}, {"per_channel": True, "nodes_to_exclude": ["classifier"]}, None),
     }
     for name, (made, options, change) in forms.items():
+        RANDOM = np.random.default_rng(2)  # the same network in every form
         path = pathlib.Path(folder) / f"quantised-{name}" / "model.onnx"
         network(path, **made)
         options = {"quant_format": quantization.QuantFormat.QDQ, "activation_type": uint8, "weight_type": int8} | options
