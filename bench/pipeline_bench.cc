@@ -120,10 +120,12 @@ class PipelineBench {
     for (int64_t photo = 0; photo < num_photos_; ++photo) {
       NDP_RETURN_IF_ERROR(
           photo::Preprocess(photos_.At(photo), backbone_.manifest.preprocess, {}, pixels));
-      sidecars_.push_back(photo::EncodeSidecar(pixels));
+      sidecars_.push_back(
+          photo::EncodeSidecar(pixels, backbone_.manifest.preprocess, photo::SidecarCodec::kZstd));
       const photo::DerivedStore::Item item{photo, sidecars_.back()};
-      NDP_RETURN_IF_ERROR(
-          derived_.Put(photo::SidecarSpace(backbone_.manifest.preprocess), {&item, 1}));
+      NDP_RETURN_IF_ERROR(derived_.Put(
+          photo::SidecarSpace(backbone_.manifest.preprocess, photo::SidecarCodec::kZstd),
+          {&item, 1}));
     }
     const std::vector<Half> features(body_.feature_size(), static_cast<Half>(0.25F));
     const std::span bytes(reinterpret_cast<const uint8_t*>(features.data()),
@@ -143,7 +145,8 @@ class PipelineBench {
     jpeg_.push_back(jpeg);
     sidecar_decoders_.push_back(RateOnAllCores([&](int64_t photo) {
       thread_local std::vector<uint8_t> pixels(backbone_.manifest.preprocess.num_bytes());
-      (void)photo::DecodeSidecar(sidecars_[photo % sidecars_.size()], pixels);
+      (void)photo::DecodeSidecar(sidecars_[photo % sidecars_.size()], backbone_.manifest.preprocess,
+                                 photo::SidecarCodec::kZstd, pixels);
     }));
     NDP_ASSIGN(const auto sidecar, Pass({.derived = &derived_, .use_features = false}, num_photos_,
                                         kBlockPhotos, false));

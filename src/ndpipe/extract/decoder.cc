@@ -74,7 +74,7 @@ Result<std::vector<uint8_t>> Decoder::ReadPhoto(int64_t photo) {
 
 bool Decoder::DecodeSidecarInto(std::span<const uint8_t> sidecar, std::span<uint8_t> pixels) {
   const Timed timed(counters_.decode_ns);
-  if (!photo::DecodeSidecar(sidecar, pixels)) return false;
+  if (!photo::DecodeSidecar(sidecar, spec_, cache_.sidecar_codec(), pixels)) return false;
   ++counters_.num_loaded;
   ++counters_.num_decoded;
   ++counters_.num_from_sidecars;
@@ -84,9 +84,15 @@ bool Decoder::DecodeSidecarInto(std::span<const uint8_t> sidecar, std::span<uint
 Status Decoder::DecodePhotoInto(int64_t photo, std::span<const uint8_t> bytes,
                                 std::span<uint8_t> pixels) {
   const Timed timed(counters_.decode_ns);
-  NDP_RETURN_IF_ERROR(decode_(bytes, pixels));
+  if (cache_.keeps_sidecars()) {
+    std::vector<uint8_t> sidecar;
+    NDP_RETURN_IF_ERROR(photo::PreprocessWithSidecar(bytes, spec_, photo::DecodeLimits{},
+                                                     cache_.sidecar_codec(), sidecar, pixels));
+    cache_.WriteSidecar(photo, std::move(sidecar));
+  } else {
+    NDP_RETURN_IF_ERROR(decode_(bytes, pixels));
+  }
   ++counters_.num_decoded;
-  cache_.WriteSidecar(photo, pixels);
   return {};
 }
 

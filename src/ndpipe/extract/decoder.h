@@ -26,9 +26,11 @@ struct DecodeCounters {
 // once; borrows everything.
 class Decoder {
  public:
-  Decoder(Decode decode, photo::PhotoSource& source, BlockQueue& queue, RequestFiller& filler,
-          DerivedCache& cache, DecodeCounters& counters)
-      : decode_(std::move(decode)),
+  // decode: of what the source returns. spec: of the pixels that it makes, and that sidecars hold.
+  Decoder(const photo::PreprocessSpec& spec, Decode decode, photo::PhotoSource& source,
+          BlockQueue& queue, RequestFiller& filler, DerivedCache& cache, DecodeCounters& counters)
+      : spec_(spec),
+        decode_(std::move(decode)),
         source_(source),
         queue_(queue),
         filler_(filler),
@@ -44,6 +46,7 @@ class Decoder {
   Status DecodePhotoInto(int64_t photo, std::span<const uint8_t> bytes, std::span<uint8_t> pixels);
   Result<std::vector<uint8_t>> ReadPhoto(int64_t photo);
 
+  const photo::PreprocessSpec& spec_;
   const Decode decode_;
   photo::PhotoSource& source_;
   BlockQueue& queue_;

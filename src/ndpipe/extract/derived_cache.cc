@@ -5,7 +5,6 @@
 
 #include "ndpipe/base/log.h"
 #include "ndpipe/extract/finite.h"
-#include "ndpipe/photo/image/sidecar.h"
 
 namespace ndpipe::extract {
 namespace {
@@ -22,7 +21,8 @@ DerivedCache::DerivedCache(const model::Backbone& backbone, model::Precision pre
                     feature_size == backbone.feature_size),
       use_sidecars_(store_ != nullptr && options.use_sidecars),
       feature_space_(model::SpaceOf(backbone, precision).DerivedSpace()),
-      sidecar_space_(photo::SidecarSpace(backbone.manifest.preprocess)) {}
+      sidecar_codec_(photo::CodecFor(backbone.manifest.preprocess, options.lossless_codec)),
+      sidecar_space_(photo::SidecarSpace(backbone.manifest.preprocess, sidecar_codec_)) {}
 
 std::vector<bool> DerivedCache::ReadFeatures(std::span<const int64_t> photos,
                                              std::span<Half> features) {
@@ -58,9 +58,9 @@ std::vector<uint8_t> DerivedCache::ReadSidecar(int64_t photo) {
   return **std::move(stored);
 }
 
-void DerivedCache::WriteSidecar(int64_t photo, std::span<const uint8_t> pixels) {
-  if (!use_sidecars_ || !may_write_) return;
-  Sidecar sidecar{.photo = photo, .bytes = photo::EncodeSidecar(pixels)};
+void DerivedCache::WriteSidecar(int64_t photo, std::vector<uint8_t> bytes) {
+  if (!keeps_sidecars()) return;
+  Sidecar sidecar{.photo = photo, .bytes = std::move(bytes)};
   std::vector<Sidecar> batch;
   {
     std::lock_guard lock(mutex_);

@@ -31,9 +31,11 @@ class DerivedCache {
 
   // The photo's sidecar; empty when absent. Not yet decoded.
   std::vector<uint8_t> ReadSidecar(int64_t photo);
-  // pixels: as Preprocess wrote them. Kept in memory until a batch is full or FlushSidecars.
-  void WriteSidecar(int64_t photo, std::span<const uint8_t> pixels);
+  // bytes: of sidecar_codec(). Kept in memory until a batch is full or FlushSidecars.
+  void WriteSidecar(int64_t photo, std::vector<uint8_t> bytes);
   void FlushSidecars();
+  bool keeps_sidecars() const { return use_sidecars_ && may_write_; }
+  photo::SidecarCodec sidecar_codec() const { return sidecar_codec_; }
 
  private:
   struct Sidecar {
@@ -48,6 +50,7 @@ class DerivedCache {
   const bool use_features_;
   const bool use_sidecars_;
   const std::string feature_space_;
+  const photo::SidecarCodec sidecar_codec_;
   const std::string sidecar_space_;
   std::atomic<bool> may_write_ = true;
 

@@ -181,7 +181,8 @@ Result<ExtractStats> Extractor::Run(const Next& next, const Sink& sink, std::sto
   DerivedCache cache(backbone_, precision_, body_.feature_size(), options_);
   RequestFiller filler(body_, queue);
   DecodeCounters counters;
-  Decoder decoder(MakeDecode(backbone_, options_), source_, queue, filler, cache, counters);
+  Decoder decoder(backbone_.manifest.preprocess, MakeDecode(backbone_, options_), source_, queue,
+                  filler, cache, counters);
   SinkStage sink_stage(queue, cache, sink);
   const std::stop_callback on_stop(stop, [&queue] {
     queue.Stop({.code = ErrorCode::kCancelled, .message = "the extraction was stopped"});

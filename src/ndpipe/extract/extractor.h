@@ -14,6 +14,7 @@
 #include "ndpipe/base/result.h"
 #include "ndpipe/engine/engine.h"
 #include "ndpipe/photo/derived/derived_store.h"
+#include "ndpipe/photo/image/sidecar.h"
 #include "ndpipe/photo/store.h"
 
 namespace ndpipe::extract {
@@ -83,6 +84,8 @@ struct ExtractOptions {
   photo::DerivedStore* derived = nullptr;  // borrowed; null: nothing is cached
   bool use_features = true;                // read and write the feature cache (when derived is set)
   bool use_sidecars = true;                // read and write sidecars (when derived is set)
+  // Of sidecars, but for backbones whose rule has a lossy form: these have their own.
+  photo::SidecarCodec lossless_codec = photo::SidecarCodec::kZstd;
 };
 
 // Borrows everything it is given; Run may be called again, one at a time.

@@ -425,8 +425,11 @@ TEST_F(ExtractorTest, SidecarsReplacePhotosAndAreRebuiltWhenBroken) {
   EXPECT_EQ(Run(body, photos, options, blocks)->from_sidecars, 0);
   ExpectComplete(blocks, photos);
 
-  const std::string space = photo::SidecarSpace(FakeBackbone().manifest.preprocess);
-  const auto other_size = photo::EncodeSidecar(std::vector<uint8_t>(30));
+  const auto spec = FakeBackbone().manifest.preprocess;
+  const std::string space = photo::SidecarSpace(spec, photo::SidecarCodec::kZstd);
+  const photo::PreprocessSpec small{.resize_short_side = 4, .crop_height = 4, .crop_width = 4};
+  const auto other_size = photo::EncodeSidecar(std::vector<uint8_t>(small.num_bytes()), small,
+                                               photo::SidecarCodec::kZstd);
   const std::vector<uint8_t> garbage(40, 0x5A);
   ASSERT_TRUE(
       derived->Put(space, std::vector<photo::DerivedStore::Item>{{.number = 4, .bytes = other_size},
@@ -436,6 +439,26 @@ TEST_F(ExtractorTest, SidecarsReplacePhotosAndAreRebuiltWhenBroken) {
   EXPECT_EQ(photos.num_reads(), 77);
   EXPECT_EQ(Run(body, photos, options, blocks)->from_sidecars, 75);
   ExpectComplete(blocks, photos);
+}
+
+TEST_F(ExtractorTest, SidecarsOfEveryCodecGiveThePhotosFeatures) {
+  FakePhotos photos;
+  const auto blocks = MakeBlocks({20});
+  for (const auto codec : photo::SidecarCodecs()) {
+    SCOPED_TRACE(photo::NameOf(codec));
+    std::filesystem::remove_all(folder_);
+    const auto derived = photo::DerivedStore::Open(folder_).value();
+    const ExtractOptions options{
+        .derived = derived.get(), .use_features = false, .lossless_codec = codec};
+    FakeBody body(3, 2);
+    ASSERT_TRUE(Run(body, photos, options, blocks));
+    EXPECT_EQ(derived->ListUsage()->at(0).space,
+              photo::SidecarSpace(FakeBackbone().manifest.preprocess, codec));
+    const bool lossy =
+        codec == photo::SidecarCodec::kJpeg90 || codec == photo::SidecarCodec::kJpeg95;
+    EXPECT_EQ(Run(body, photos, options, blocks)->from_sidecars, 20);
+    if (!lossy) ExpectComplete(blocks, photos);
+  }
 }
 
 TEST_F(ExtractorTest, AnotherCutsFeaturesAreNotCached) {

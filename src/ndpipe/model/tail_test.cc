@@ -134,6 +134,9 @@ TEST(ManifestTest, IsReadBack) {
   EXPECT_EQ(read->mean, manifest.mean);
   EXPECT_EQ(read->std, manifest.std);
   EXPECT_EQ(read->class_names, manifest.class_names);
+  EXPECT_EQ(text.find("pixels"), std::string::npos);
+  manifest.preprocess.pixels = photo::PixelForm::kJpeg95;
+  EXPECT_EQ(ParseManifest(FormatManifest(manifest))->preprocess, manifest.preprocess);
   manifest.class_names.clear();
   EXPECT_TRUE(ParseManifest(FormatManifest(manifest)));
 }
@@ -153,6 +156,8 @@ TEST(ManifestTest, NamesTheFieldThatIsWrong) {
               HasSubstr("crop_width"));
   EXPECT_THAT(ManifestError("\"crop_width\": 8", "\"crop_width\": 100"), HasSubstr("preprocess"));
   EXPECT_THAT(ManifestError("bilinear", "nearest"), HasSubstr("preprocess.interpolation"));
+  EXPECT_THAT(ManifestError("\"bilinear\"", "\"bilinear\", \"pixels\": \"webp\""),
+              HasSubstr("preprocess.pixels"));
   EXPECT_THAT(ManifestError("128.0", "0.0"), HasSubstr("field \"std\" has a number"));
   EXPECT_THAT(ManifestError("127.0", "1e300"), HasSubstr("field \"mean\" has a number"));
   EXPECT_THAT(ManifestError("127.0", "\"x\""), HasSubstr("field \"mean\" is no list"));

@@ -54,13 +54,14 @@ int main(int argc, char** argv) {
   std::vector<std::vector<uint8_t>> sidecars(photos.size());
   for (size_t i = 0; i < photos.size(); ++i) {
     if (ndpipe::photo::Preprocess(photos[i], spec, {}, pixels)) {
-      sidecars[i] = ndpipe::photo::EncodeSidecar(pixels);
+      sidecars[i] = ndpipe::photo::EncodeSidecar(pixels, spec, ndpipe::photo::SidecarCodec::kZstd);
     }
   }
   size_t sidecar_bytes = 0;
   for (const auto& sidecar : sidecars) sidecar_bytes += sidecar.size();
   const double decode = BestRate(rounds, photos.size(), [&] {
-    for (const auto& sidecar : sidecars) (void)ndpipe::photo::DecodeSidecar(sidecar, pixels);
+    for (const auto& sidecar : sidecars)
+      (void)ndpipe::photo::DecodeSidecar(sidecar, spec, ndpipe::photo::SidecarCodec::kZstd, pixels);
   });
   fmt::print(
       "{{\"photos\": {}, \"failed\": {}, \"preprocess_per_second\": {:.0f}, "

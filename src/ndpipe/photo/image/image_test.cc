@@ -220,7 +220,9 @@ TEST(Preprocess, RefusesWhatIsNoPhoto) {
 
 TEST(PreprocessSpec, IsNamedAndChecked) {
   EXPECT_EQ(PreprocessSpec().Key(), "short256-bicubic-crop224x224-v2");
-  EXPECT_EQ(SidecarSpace({232, 200, 224, Interpolation::kBilinear}),
+  EXPECT_EQ(PreprocessSpec{.pixels = PixelForm::kJpeg90}.Key(),
+            "short256-bicubic-crop224x224-v2-jpeg90");
+  EXPECT_EQ(SidecarSpace({232, 200, 224, Interpolation::kBilinear}, SidecarCodec::kZstd),
             "sidecar/short232-bilinear-crop200x224-v2/zstd");
   EXPECT_TRUE(PreprocessSpec().Check());
   EXPECT_FALSE((PreprocessSpec{.resize_short_side = 200}).Check());
@@ -259,23 +261,26 @@ TEST(EncodePng, IsReadBackExactly) {
   EXPECT_FALSE(EncodePng({}, 0, 0));
 }
 
-TEST(Sidecar, RoundTripsAndRefusesDamage) {
-  const auto pixels = Pattern(224, 224);
-  const auto sidecar = EncodeSidecar(pixels);
-  EXPECT_LT(sidecar.size(), pixels.size());
-  std::vector<uint8_t> back(pixels.size());
-  ASSERT_TRUE(DecodeSidecar(sidecar, back));
-  EXPECT_EQ(back, pixels);
-  std::vector<uint8_t> wrong_size(pixels.size() - 3);
-  EXPECT_EQ(DecodeSidecar(sidecar, wrong_size).error().code, ErrorCode::kDataLoss);
-  for (size_t length : {size_t{0}, size_t{3}, sidecar.size() / 2, sidecar.size() - 1}) {
-    EXPECT_FALSE(DecodeSidecar(std::span(sidecar).first(length), back)) << length;
-  }
-  std::mt19937 random(7);
-  for (int i = 0; i < 200; ++i) {
-    auto damaged = sidecar;
-    damaged[random() % damaged.size()] ^= 0x20;
-    (void)DecodeSidecar(damaged, back);
+// What the model sees of a photo is the same whether its sidecar is there already or not.
+TEST(PixelForms, OfASidecarAreThoseOfThePhoto) {
+  const auto photo = EncodePng(Pattern(64, 48), 64, 48).value();
+  for (const PixelForm form : {PixelForm::kExact, PixelForm::kJpeg90, PixelForm::kJpeg95}) {
+    const PreprocessSpec spec{32, 32, 32, Interpolation::kBicubic, form};
+    std::vector<uint8_t> of_photo(static_cast<size_t>(spec.num_bytes()));
+    ASSERT_TRUE(Preprocess(photo, spec, {}, of_photo));
+    std::vector<uint8_t> sidecar;
+    std::vector<uint8_t> with_sidecar(of_photo.size());
+    ASSERT_TRUE(PreprocessWithSidecar(photo, spec, {}, SidecarCodec::kRaw, sidecar, with_sidecar));
+    EXPECT_EQ(with_sidecar, of_photo);
+    std::vector<uint8_t> of_sidecar(of_photo.size());
+    ASSERT_TRUE(DecodeSidecar(sidecar, spec, CodecFor(spec, SidecarCodec::kRaw), of_sidecar));
+    EXPECT_EQ(of_sidecar, of_photo);
+
+    PreprocessSpec exact = spec;
+    exact.pixels = PixelForm::kExact;
+    std::vector<uint8_t> exact_pixels(of_photo.size());
+    ASSERT_TRUE(Preprocess(photo, exact, {}, exact_pixels));
+    EXPECT_EQ(exact_pixels == of_photo, form == PixelForm::kExact);
   }
 }
 
