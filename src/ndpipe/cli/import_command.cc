@@ -76,7 +76,8 @@ void DeclareImport(CLI::App& app, Invocation& invocation) {
   command
       ->add_option("SOURCE", flags->source,
                    "a folder; a tree FOLDER/LABEL/photo (folder names become labels); "
-                   "cifar100:FILE; cifar100:download; generate:CLASSES,COUNT,SEED")
+                   "cifar100:FILE; cifar100:download; webdataset:FILE.tar; "
+                   "generate:CLASSES,COUNT,SEED")
       ->required();
   AddSetting(*command, "--store", flags->store, "the photo store's folder")->required();
   command->add_flag("--in-place", flags->in_place,

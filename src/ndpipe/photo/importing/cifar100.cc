@@ -1,15 +1,13 @@
 // The official binary archive of CIFAR-100: a tar.gz with train.bin, test.bin and
 // fine_label_names.txt. A record is a coarse label, a fine label (a byte each) and 32 × 32 pixels
 // as three planes: red, green, blue.
-#include <archive.h>
-#include <archive_entry.h>
 #include <fmt/core.h>
 
 #include <array>
-#include <memory>
 #include <utility>
 
 #include "ndpipe/photo/image/preprocess.h"
+#include "ndpipe/photo/importing/archive_reader.h"
 #include "ndpipe/photo/importing/intake.h"
 #include "ndpipe/photo/importing/sources.h"
 #include "ndpipe/photo/location_path.h"
@@ -28,8 +26,7 @@ constexpr size_t kMaxLabels = 256;
 constexpr size_t kMaxEntryBytes = size_t{512} << 20;
 constexpr size_t kMaxNamesBytes = 1 << 16;
 constexpr int64_t kMaxArchiveBytes = int64_t{1} << 30;
-constexpr int kMaxEntries = 1000;
-constexpr size_t kReadBytes = 1 << 16;
+constexpr int64_t kMaxEntries = 1000;
 
 struct Cifar100 {
   std::vector<uint8_t> train;
@@ -39,76 +36,6 @@ struct Cifar100 {
   int64_t num_train() const { return static_cast<int64_t>(train.size() / kRecord); }
   int64_t num_test() const { return static_cast<int64_t>(test.size() / kRecord); }
 };
-
-class ArchiveReader {
- public:
-  static Result<ArchiveReader> Open(const fs::path& file) {
-    ArchiveReader reader(file);
-    ::archive* handle = reader.archive_.get();
-    archive_read_support_filter_gzip(handle);
-    archive_read_support_format_tar(handle);
-    if (archive_read_open_filename(handle, file.c_str(), kReadBytes) != ARCHIVE_OK) {
-      return reader.Broken();
-    }
-    return reader;
-  }
-
-  // The next entry's header; null at the end.
-  Result<archive_entry*> Next() {
-    archive_entry* entry = nullptr;
-    const int code = archive_read_next_header(archive_.get(), &entry);
-    if (code == ARCHIVE_EOF) return nullptr;
-    if (code != ARCHIVE_OK) return Broken();
-    const int64_t size = archive_entry_size(entry);
-    if (size < 0 || size > kMaxArchiveBytes - total_bytes_ || ++num_entries_ > kMaxEntries) {
-      return Fail(
-          ErrorCode::kResourceExhausted,
-          file_.string() + " holds more than a CIFAR-100 archive can: is it the right file?");
-    }
-    total_bytes_ += size;
-    return entry;
-  }
-
-  Result<std::vector<uint8_t>> ReadEntry(archive_entry* entry, size_t max_bytes) {
-    const auto size = static_cast<size_t>(archive_entry_size(entry));
-    if (size > max_bytes) {
-      return Fail(ErrorCode::kResourceExhausted,
-                  fmt::format("{}: {} has {} bytes, more than the limit of {}", file_.string(),
-                              archive_entry_pathname(entry), size, max_bytes));
-    }
-    std::vector<uint8_t> bytes;
-    // Grows with what is really there: a header's claim allocates nothing.
-    while (bytes.size() < size) {
-      const size_t have = bytes.size();
-      bytes.resize(std::min(size, have + (size_t{1} << 22)));
-      const la_ssize_t count =
-          archive_read_data(archive_.get(), bytes.data() + have, bytes.size() - have);
-      if (count <= 0) return Broken();
-      bytes.resize(have + static_cast<size_t>(count));
-    }
-    return bytes;
-  }
-
- private:
-  struct Free {
-    void operator()(::archive* handle) const { archive_read_free(handle); }
-  };
-  explicit ArchiveReader(fs::path file) : file_(std::move(file)), archive_(archive_read_new()) {}
-
-  std::unexpected<Error> Broken() {
-    const char* reason = archive_error_string(archive_.get());
-    return Fail(ErrorCode::kDataLoss,
-                fmt::format("{} is damaged or no tar.gz archive ({}): fetch it again",
-                            file_.string(), reason == nullptr ? "it ends early" : reason));
-  }
-
-  fs::path file_;
-  std::unique_ptr<::archive, Free> archive_;
-  int64_t total_bytes_ = 0;
-  int num_entries_ = 0;
-};
-
-std::string_view Basename(std::string_view path) { return path.substr(path.rfind('/') + 1); }
 
 Result<std::vector<std::string>> ParseLabels(std::string_view text, const fs::path& file) {
   std::vector<std::string> labels;
@@ -145,18 +72,17 @@ Status CheckRecords(const std::vector<uint8_t>& records, size_t num_labels, std:
   return {};
 }
 
-// Reads the three files of interest into memory and checks them. Nothing is ever unpacked to disk,
-// so names in the archive cannot lead anywhere.
+// Reads the three files of interest into memory and checks them.
 Result<Cifar100> ReadCifar100(const fs::path& file) {
   Cifar100 data;
   std::array<bool, 3> has{};
-  NDP_ASSIGN(auto reader, ArchiveReader::Open(file));
+  NDP_ASSIGN(auto reader, ArchiveReader::Open(file, {.kind = "a CIFAR-100 archive",
+                                                     .max_bytes = kMaxArchiveBytes,
+                                                     .max_entries = kMaxEntries}));
   while (true) {
-    NDP_ASSIGN(archive_entry * entry, reader.Next());
-    if (entry == nullptr) break;
-    const char* raw_name = archive_entry_pathname(entry);
-    if (raw_name == nullptr || archive_entry_filetype(entry) != AE_IFREG) continue;
-    const std::string_view name = Basename(raw_name);
+    NDP_ASSIGN(const auto entry, reader.Next());
+    if (!entry) break;
+    const std::string_view name = Basename(entry->name);
     const int which = name == "train.bin"              ? 0
                       : name == "test.bin"             ? 1
                       : name == "fine_label_names.txt" ? 2
@@ -165,7 +91,7 @@ Result<Cifar100> ReadCifar100(const fs::path& file) {
     if (std::exchange(has[static_cast<size_t>(which)], true)) {
       return Fail(ErrorCode::kDataLoss, fmt::format("{} holds {} twice", file.string(), name));
     }
-    NDP_ASSIGN(auto bytes, reader.ReadEntry(entry, which == 2 ? kMaxNamesBytes : kMaxEntryBytes));
+    NDP_ASSIGN(auto bytes, reader.ReadAll(*entry, which == 2 ? kMaxNamesBytes : kMaxEntryBytes));
     if (which == 0) {
       data.train = std::move(bytes);
     } else if (which == 1) {

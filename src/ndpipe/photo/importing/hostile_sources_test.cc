@@ -1,6 +1,4 @@
 // Sources that are odd, damaged or meant to harm: none of them crashes, hangs or stops an import.
-#include <archive.h>
-#include <archive_entry.h>
 #include <fmt/core.h>
 #include <gtest/gtest.h>
 #include <sys/stat.h>
@@ -9,11 +7,8 @@
 
 #include <cstdlib>
 #include <fstream>
-#include <iterator>
-#include <map>
 
-#include "ndpipe/photo/importing/generator.h"
-#include "ndpipe/photo/importing/importer.h"
+#include "ndpipe/photo/importing/importing_fixture.h"
 #include "ndpipe/photo/importing/scene.h"
 
 namespace ndpipe::photo {
@@ -21,39 +16,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-std::string JpegOf(int64_t index) {
-  const auto photo = Generator::Create(20, 7)->Make(index);
-  return {photo->jpeg.begin(), photo->jpeg.end()};
-}
-
-class HostileSourceTest : public testing::Test {
- protected:
-  void SetUp() override {
-    fs::create_directories(source_);
-    store_ = *PhotoStore::Open(folder_ / "store");
-  }
-  void TearDown() override { fs::remove_all(folder_); }
-
-  void Write(const fs::path& relative, std::string_view bytes) {
-    fs::create_directories((source_ / relative).parent_path());
-    std::ofstream(source_ / relative, std::ios::binary) << bytes;
-  }
-  // The report, and the reason of each failure by its origin.
-  ImportReport Run(const std::string& source, const ImportOptions& options = {}) {
-    auto report = Import(*store_, source, options);
-    EXPECT_TRUE(report) << report.error().message;
-    reasons_.clear();
-    if (!report) return {};
-    for (const auto& failure : report->failures) reasons_[failure.origin] = failure.reason;
-    EXPECT_EQ(report->found, report->added + report->known + report->failed);
-    return *std::move(report);
-  }
-
-  fs::path folder_ = fs::path(testing::TempDir()) / ("hostile_test." + std::to_string(::getpid()));
-  fs::path source_ = folder_ / "source";
-  std::unique_ptr<PhotoStore> store_;
-  std::map<std::string, std::string> reasons_;
-};
+class HostileSourceTest : public ImportingFixture {};
 
 TEST_F(HostileSourceTest, LinksThatGoRoundAndThingsThatAreNoFiles) {
   Write("good.jpg", JpegOf(1));
@@ -91,9 +54,7 @@ TEST_F(HostileSourceTest, NamesOfEveryKind) {
   EXPECT_EQ(report.failed, 1);
   EXPECT_EQ(report.source_labels, 4);  // an ImageFolder tree
   EXPECT_NE(reasons_["bad\\xc3(/x.jpg"].find("UTF-8"), std::string::npos);
-  const auto labels =
-      store_->WithCatalog([](Catalog& catalog) { return catalog.SourceLabels(2); }).value();
-  EXPECT_EQ(labels, (std::vector<std::string>{"line\nbreak"}));
+  EXPECT_EQ(LabelsOf(2), (std::vector<std::string>{"line\nbreak"}));
 }
 
 TEST_F(HostileSourceTest, AFolderThatIsTooDeepIsAFailureAndTheRestIsImported) {
@@ -152,25 +113,10 @@ TEST_F(HostileSourceTest, TenThousandTinyFiles) {
 
 // A tar with the three files of CIFAR-100, compressed or plain.
 std::string CifarArchive(const fs::path& file, bool is_compressed) {
-  ::archive* tar = archive_write_new();
-  if (is_compressed) archive_write_add_filter_gzip(tar);
-  archive_write_set_format_pax_restricted(tar);
-  archive_write_open_filename(tar, file.c_str());
   const std::string record = std::string(2, '\0') + std::string(3072, 'p');
-  for (const auto& [name, bytes] : std::map<std::string, std::string>{
-           {"x/train.bin", record}, {"x/test.bin", record}, {"x/fine_label_names.txt", "a\n"}}) {
-    archive_entry* entry = archive_entry_new();
-    archive_entry_set_pathname(entry, name.c_str());
-    archive_entry_set_filetype(entry, AE_IFREG);
-    archive_entry_set_size(entry, static_cast<int64_t>(bytes.size()));
-    archive_write_header(tar, entry);
-    archive_write_data(tar, bytes.data(), bytes.size());
-    archive_entry_free(entry);
-  }
-  archive_write_close(tar);
-  archive_write_free(tar);
-  std::ifstream in(file, std::ios::binary);
-  return {std::istreambuf_iterator<char>(in), {}};
+  return WriteTar(
+      file, {{"x/fine_label_names.txt", "a\n"}, {"x/test.bin", record}, {"x/train.bin", record}},
+      is_compressed);
 }
 
 // NDPIPE_FUZZ_ROUNDS: how many; the default keeps the test short.

@@ -56,6 +56,10 @@ struct ImportOptions {
 //                               fine_label_names.txt)
 //   cifar100:download           the same, fetched from its official address into DIR/downloads and
 //                               checked; NDPIPE_CIFAR100_URL and NDPIPE_CIFAR100_MD5 name a mirror
+//   webdataset:FILE             a tar (plain, gzip, zstd) of samples: files of one name up to its
+//   first
+//                               dot, one after another; KEY.jpg (or another photo) with its label
+//                               in KEY.cls, in the field "label" of KEY.json, or in KEY.txt
 //   generate:CLASSES,COUNT,SEED photos made by the project's own generator; every fifth is a test
 //                               photo
 // kInvalidArgument for a source that is none of these; kCancelled after a stop, with everything

@@ -1,5 +1,3 @@
-#include <archive.h>
-#include <archive_entry.h>
 #include <fmt/core.h>
 #include <gtest/gtest.h>
 #include <signal.h>
@@ -15,8 +13,7 @@
 
 #include "ndpipe/base/bytes.h"
 #include "ndpipe/photo/image/preprocess.h"
-#include "ndpipe/photo/importing/generator.h"
-#include "ndpipe/photo/importing/importer.h"
+#include "ndpipe/photo/importing/importing_fixture.h"
 #include "ndpipe/photo/importing/scene.h"
 
 namespace ndpipe::photo {
@@ -24,49 +21,9 @@ namespace {
 
 namespace fs = std::filesystem;
 
-std::string JpegOf(int64_t seed) {
-  const auto photo = Generator::Create(20, 7)->Make(seed);
-  return {photo->jpeg.begin(), photo->jpeg.end()};
-}
-
-class ImportTest : public testing::Test {
+class ImportTest : public ImportingFixture {
  protected:
-  void SetUp() override {
-    fs::create_directories(source_);
-    store_ = OpenStore();
-  }
-  void TearDown() override { fs::remove_all(folder_); }
-
-  std::unique_ptr<PhotoStore> OpenStore(const std::string& name = "store") {
-    auto store = PhotoStore::Open(folder_ / name);
-    if (!store) throw std::runtime_error(store.error().message);
-    return *std::move(store);
-  }
-  void Write(const fs::path& relative, std::string_view bytes) {
-    fs::create_directories((source_ / relative).parent_path());
-    std::ofstream(source_ / relative, std::ios::binary) << bytes;
-  }
-  ImportReport Run(const std::string& source, const ImportOptions& options = {}) {
-    auto report = Import(*store_, source, options);
-    EXPECT_TRUE(report) << report.error().message;
-    return report ? *std::move(report) : ImportReport{};
-  }
   ImportReport RunInPlace() { return Run(source_, {.in_place = true}); }
-  CatalogCounts Counts() {
-    return store_->WithCatalog([](Catalog& catalog) { return catalog.Counts(); }).value();
-  }
-  int64_t LastChange() {
-    return store_->WithCatalog([](Catalog& catalog) { return catalog.LastChange(); }).value();
-  }
-  std::vector<Change> Changes(int64_t after = 0) {
-    return store_
-        ->WithCatalog([&](Catalog& catalog) { return catalog.ReadChanges(after, 100'000); })
-        .value();
-  }
-
-  fs::path folder_ = fs::path(testing::TempDir()) / ("import_test." + std::to_string(::getpid()));
-  fs::path source_ = folder_ / "source";
-  std::unique_ptr<PhotoStore> store_;
 };
 
 TEST_F(ImportTest, AFolderIsCopiedInOnceAndLeftUntouched) {
@@ -102,12 +59,8 @@ TEST_F(ImportTest, AnImageFolderTreeGivesLabels) {
   Write("dog/3.jpg", JpegOf(3));
   Write("dog/1.jpg", JpegOf(1));  // the two folders disagree
   EXPECT_EQ(Run(source_).source_labels, 4);
-  const auto labels = [&](int64_t number) {
-    return store_->WithCatalog([&](Catalog& catalog) { return catalog.SourceLabels(number); })
-        .value();
-  };
-  EXPECT_EQ(labels(1), (std::vector<std::string>{"cat", "dog"}));
-  EXPECT_EQ(labels(2), (std::vector<std::string>{"cat"}));
+  EXPECT_EQ(LabelsOf(1), (std::vector<std::string>{"cat", "dog"}));
+  EXPECT_EQ(LabelsOf(2), (std::vector<std::string>{"cat"}));
   Write("top.jpg", JpegOf(4));
   store_ = OpenStore("other");
   EXPECT_EQ(Run(source_).source_labels, 0);
@@ -127,19 +80,17 @@ TEST_F(ImportTest, BrokenFilesAreFailuresWithAReason) {
   fs::create_symlink("cut.jpg", source_ / "inside.jpg");
   fs::create_directory_symlink(folder_, source_ / "loop");
   const auto report = Run(source_);
-  std::map<std::string, std::string> reasons;
-  for (const auto& failure : report.failures) reasons[failure.origin] = failure.reason;
   EXPECT_EQ(report.failed, 7);
   EXPECT_EQ(report.added, 1);
   EXPECT_EQ(report.known, 1);
   EXPECT_EQ(report.found, report.added + report.known + report.failed);
-  EXPECT_NE(reasons["empty.jpg"].find("empty"), std::string::npos);
-  EXPECT_NE(reasons["text.jpg"].find("JPEG"), std::string::npos);
-  EXPECT_NE(reasons["moving.gif"].find("JPEG"), std::string::npos);
-  EXPECT_NE(reasons["huge.jpg"].find("limit"), std::string::npos);
-  EXPECT_NE(reasons["bad\\xff.jpg"].find("UTF-8"), std::string::npos);
-  EXPECT_NE(reasons["out.jpg"].find("leads out"), std::string::npos);
-  EXPECT_NE(reasons["dangling.jpg"].find("nowhere"), std::string::npos);
+  EXPECT_NE(reasons_["empty.jpg"].find("empty"), std::string::npos);
+  EXPECT_NE(reasons_["text.jpg"].find("JPEG"), std::string::npos);
+  EXPECT_NE(reasons_["moving.gif"].find("JPEG"), std::string::npos);
+  EXPECT_NE(reasons_["huge.jpg"].find("limit"), std::string::npos);
+  EXPECT_NE(reasons_["bad\\xff.jpg"].find("UTF-8"), std::string::npos);
+  EXPECT_NE(reasons_["out.jpg"].find("leads out"), std::string::npos);
+  EXPECT_NE(reasons_["dangling.jpg"].find("nowhere"), std::string::npos);
 }
 
 TEST_F(ImportTest, AStoreInsideTheTreeDoesNotImportItself) {
@@ -295,30 +246,6 @@ TEST(GeneratorTest, PhotosCanBeDecoded) {
   }
 }
 
-struct TarEntry {
-  std::string name;
-  std::string bytes;
-};
-
-// A tar file's first header, that claims a size.
-std::string TarHeaderOf(std::string_view name, std::string_view octal_size) {
-  std::string header(512, '\0');
-  header.replace(0, name.size(), name);
-  header.replace(100, 7, "0000644");
-  header.replace(124, octal_size.size(), octal_size);
-  header.replace(136, 11, "00000000000");
-  header.replace(148, 8, "        ");
-  header[156] = '0';
-  header.replace(257, 8,
-                 std::string("ustar\0"
-                             "00",
-                             8));
-  unsigned sum = 0;
-  for (const char c : header) sum += static_cast<unsigned char>(c);
-  header.replace(148, 7, fmt::format("{:06o}", sum) + std::string(1, '\0'));
-  return header;
-}
-
 class Cifar100Test : public ImportTest {
  protected:
   static constexpr const char* kNames = "apple\nbear\n";
@@ -327,21 +254,7 @@ class Cifar100Test : public ImportTest {
   }
   std::string WriteArchive(const std::vector<TarEntry>& entries) {
     const std::string file = folder_ / "cifar.tar.gz";
-    ::archive* tar = archive_write_new();
-    archive_write_add_filter_gzip(tar);
-    archive_write_set_format_ustar(tar);
-    archive_write_open_filename(tar, file.c_str());
-    for (const auto& [name, bytes] : entries) {
-      archive_entry* entry = archive_entry_new();
-      archive_entry_set_pathname(entry, name.c_str());
-      archive_entry_set_filetype(entry, AE_IFREG);
-      archive_entry_set_size(entry, static_cast<int64_t>(bytes.size()));
-      archive_write_header(tar, entry);
-      archive_write_data(tar, bytes.data(), bytes.size());
-      archive_entry_free(entry);
-    }
-    archive_write_close(tar);
-    archive_write_free(tar);
+    WriteTar(file, entries, /*is_compressed=*/true);
     return file;
   }
   ErrorCode CodeOf(const std::vector<TarEntry>& entries) {

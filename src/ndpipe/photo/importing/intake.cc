@@ -58,12 +58,17 @@ Status Intake::TakeAll(OrderedPipeline<Candidate>& pipeline) {
     if (!candidate) return {};
     NDP_RETURN_IF_ERROR(Take(*std::move(candidate)));
   }
+  return Stopped();
+}
+
+Status Intake::Stopped() {
   NDP_RETURN_IF_ERROR(Flush());
+  const std::string of_total =
+      progress_.total > 0 ? fmt::format(" of {}", progress_.total) : std::string();
   return ndpipe::Fail(
       ErrorCode::kCancelled,
-      fmt::format("the import was stopped after {} of {} photos: import the same source again to "
-                  "go on",
-                  progress_.done, progress_.total));
+      fmt::format("the import was stopped after {}{} photos: import the same source again to go on",
+                  progress_.done, of_total));
 }
 
 // Photos first, durably; then the catalog that names them; then the report that counts them.

@@ -35,7 +35,7 @@ Candidate CopiedCandidate(PhotoStore& store, std::span<const uint8_t> bytes, New
 // Borrows store and options. One thread.
 class Intake {
  public:
-  // total: candidates that will be taken.
+  // total: candidates that will be taken; 0 while that is not known.
   Intake(PhotoStore& store, const ImportOptions& options, int64_t total);
 
   // May commit a batch. The store's errors only.
@@ -43,6 +43,8 @@ class Intake {
   // Takes all that the pipeline makes. kCancelled once the options' stop is requested: what was
   // taken until then is committed.
   Status TakeAll(OrderedPipeline<Candidate>& pipeline);
+  // Commits what was taken. kCancelled, for an import whose stop is requested.
+  Status Stopped();
   // Commits the rest.
   Result<ImportReport> Finish();
 

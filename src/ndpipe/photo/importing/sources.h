@@ -32,6 +32,11 @@ Result<ImportReport> ImportFolder(PhotoStore& store, const std::filesystem::path
 Result<ImportReport> ImportCifar100(PhotoStore& store, const std::filesystem::path& archive,
                                     const ImportOptions& options);
 
+// archive: a file, not trusted, read once. kDataLoss when it is damaged, truncated or no tar,
+// kResourceExhausted when it is absurdly large: what stood before that is imported.
+Result<ImportReport> ImportWebDataset(PhotoStore& store, const std::filesystem::path& archive,
+                                      const ImportOptions& options);
+
 // arguments: CLASSES,COUNT,SEED.
 Result<ImportReport> ImportGenerated(PhotoStore& store, std::string_view arguments,
                                      const ImportOptions& options);
