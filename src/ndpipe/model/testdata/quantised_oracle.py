@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
-"""Quantised models (QDQ) in the forms that tools write them, and what ONNX Runtime makes of them, for the model's tests.
+"""Quantised models (QDQ) in the forms that tools write them, and what ONNX Runtime makes of them, for tests of the model
+and of engines.
 
-usage: quantised_oracle.py make FOLDER | close FOREIGN KEPT CUT TAIL | refuse FOLDER
+usage: quantised_oracle.py make FOLDER | close FOREIGN KEPT CUT TAIL | refuse FOLDER | pixels COUNT FILE
+       | answers MODEL CUT PIXELS OUT
 """
 
 import contextlib
@@ -219,6 +221,22 @@ def close(foreign: str, kept: str, cut: str, tail: str) -> None:
     np.testing.assert_array_equal(ours.argmax(axis=1)[clear], wanted.argmax(axis=1)[clear])
 
 
+def pixels(count: str, file: str) -> None:
+    """uint8 [count, 8, 8, 3]"""
+    levels = (127 + 60 * photos(int(count))).clip(0, 255).astype(np.uint8)
+    pathlib.Path(file).write_bytes(levels.transpose(0, 2, 3, 1).tobytes())
+
+
+def answers(model: str, cut: str, file: str, out: str) -> None:
+    """OUT/features.raw and OUT/logits.raw, float32, of pixels normalised with mean 127 and standard deviation 128."""
+    levels = np.frombuffer(pathlib.Path(file).read_bytes(), np.uint8).reshape(-1, 8, 8, 3)
+    data = ((levels.astype(np.float32) - 127) / 128).transpose(0, 3, 1, 2)
+    proto = onnx.load(model)
+    (pathlib.Path(out) / "logits.raw").write_bytes(run(model, None, data).tobytes())
+    proto.graph.output.append(helper.make_tensor_value_info(cut, TensorProto.FLOAT, None))
+    (pathlib.Path(out) / "features.raw").write_bytes(run(proto.SerializeToString(), [cut], data).tobytes())
+
+
 if __name__ == "__main__":
-    commands = {f.__name__: f for f in (make, refuse, close)}
+    commands = {f.__name__: f for f in (make, refuse, close, pixels, answers)}
     commands[sys.argv[1]](*sys.argv[2:])
