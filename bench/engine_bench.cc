@@ -71,8 +71,9 @@ struct Best {
   double rate = 0;
 };
 
-Status BenchEngine(const model::Backbone& backbone, model::Precision precision) {
-  auto body = engine::CreateBodyEngine(backbone, {.precision = precision});
+Status BenchEngine(const BenchModel& model, model::Precision precision) {
+  const auto& backbone = model.backbone();
+  auto body = OpenBody(model, precision);
   if (!body && body.error().code == ErrorCode::kUnavailable) {
     fmt::print(R"({{"bench":"engine","model":"{}","skipped":"{}"}})"
                "\n",
@@ -113,7 +114,7 @@ Status Run(const std::vector<std::string>& models) {
     NDP_ASSIGN(const auto model, BenchModel::Open(name));
     NDP_RETURN_IF_ERROR(BenchTail(model.backbone()));
     for (const auto precision : {model::Precision::kFp32, model::Precision::kBf16}) {
-      NDP_RETURN_IF_ERROR(BenchEngine(model.backbone(), precision));
+      NDP_RETURN_IF_ERROR(BenchEngine(model, precision));
     }
   }
   return {};

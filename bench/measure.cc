@@ -11,6 +11,8 @@
 #include <fstream>
 #include <utility>
 
+#include "ndpipe/base/file.h"
+
 namespace ndpipe::bench {
 namespace {
 
@@ -84,6 +86,14 @@ BenchModel::BenchModel(BenchModel&& other) noexcept
 BenchModel::~BenchModel() {
   std::error_code ignored;
   if (!folder_.empty()) fs::remove_all(folder_, ignored);
+}
+
+Result<std::unique_ptr<engine::BodyEngine>> OpenBody(const BenchModel& model,
+                                                     model::Precision precision) {
+  const auto cache = model.folder() / "compiled";
+  NDP_RETURN_IF_ERROR(MakeFolders(cache));
+  return engine::CreateBodyEngine(model.backbone(),
+                                  {.precision = precision, .cache_folder = cache});
 }
 
 int Main(const char* name, const std::function<Status()>& run) {

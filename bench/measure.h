@@ -4,11 +4,13 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "ndpipe/base/clock.h"
 #include "ndpipe/base/result.h"
+#include "ndpipe/engine/engine.h"
 #include "ndpipe/model/backbone.h"
 
 namespace ndpipe::bench {
@@ -61,6 +63,10 @@ class BenchModel {
   std::filesystem::path folder_;
   model::Backbone backbone_;
 };
+
+// The model's body with its measured plan, as the daemons run it.
+Result<std::unique_ptr<engine::BodyEngine>> OpenBody(const BenchModel& model,
+                                                     model::Precision precision);
 
 // The program's main: prints the error of `run` under `name`; the exit status.
 int Main(const char* name, const std::function<Status()>& run);

@@ -1,7 +1,7 @@
-// What the pipeline reaches of its ceiling, from photos, from sidecars and from cached features, in
-// one run on the same cores. Engine and decoders share the cores, so the ceiling of both together
-// is 1 / (1 / engine + 1 / decoders), each measured alone on all cores. Prints a JSON line for
-// each.
+// Stored photos and sidecars of every codec → durable labels: what the pipeline reaches of its
+// ceiling, in one run on the same cores. Engine and decoders share the cores, so the ceiling of
+// both together is 1 / (1 / engine + 1 / decoders), each measured alone on all cores in the same
+// round. Prints a JSON line a source.
 //
 // usage: pipeline_bench [MODEL [PHOTO_FOLDER [PRECISION]]]
 // Without a folder, photos are generated; without a model it is EfficientNet-Lite0, in fp32.
@@ -13,6 +13,7 @@
 #include <thread>
 #include <vector>
 
+#include "durable_labels.h"
 #include "measure.h"
 #include "ndpipe/base/clock.h"
 #include "ndpipe/base/file.h"
@@ -25,49 +26,52 @@
 namespace ndpipe::bench {
 namespace {
 
-constexpr double kSeconds = 1.5;
+namespace fs = std::filesystem;
+
+constexpr double kSeconds = 1;      // of a part measured alone
 constexpr double kPassSeconds = 3;  // of the engine's work in a pass; the photos come round
-constexpr int64_t kMinPhotos = 150;
-constexpr int64_t kMaxPhotos = 3000;
-constexpr int64_t kCachedPhotos = 100'000;  // a pass over cached features
-constexpr int64_t kBlockPhotos = 150;
-constexpr int64_t kCachedBlockPhotos = 1000;
+constexpr int64_t kMinPhotos = 256;
+constexpr int64_t kMaxPhotos = 4096;
+constexpr int64_t kBlockPhotos = 256;
 constexpr int kGeneratedPhotos = 150;
 
-// Photos from memory, over and over: the pipeline without a disk.
-class MemoryPhotos : public photo::PhotoSource {
+// Photo n of the pipeline is file n modulo their number.
+class FilePhotos : public photo::PhotoSource {
  public:
-  static Result<MemoryPhotos> Load(const std::filesystem::path& folder) {
-    MemoryPhotos photos;
-    if (folder.empty()) {
-      NDP_ASSIGN(const auto generator, photo::Generator::Create(20, 1));
-      for (int i = 0; i < kGeneratedPhotos; ++i) {
-        NDP_ASSIGN(auto made, generator.Make(i));
-        photos.photos_.push_back(std::move(made.jpeg));
-      }
-      return photos;
-    }
+  static Result<FilePhotos> Open(const fs::path& folder) {
+    FilePhotos photos;
     std::error_code error;
-    for (const auto& entry : std::filesystem::directory_iterator(folder, error)) {
-      NDP_ASSIGN(auto bytes, ReadFile(entry.path(), photo::kMaxPhotoBytes));
-      photos.photos_.push_back(std::move(bytes));
+    for (const auto& entry : fs::directory_iterator(folder, error)) {
+      if (entry.is_regular_file(error)) photos.files_.push_back(entry.path());
     }
-    if (photos.photos_.empty()) return Fail(ErrorCode::kNotFound, folder.string() + ": no photos");
+    std::ranges::sort(photos.files_);
+    if (photos.files_.empty()) return Fail(ErrorCode::kNotFound, folder.string() + ": no photos");
     return photos;
   }
 
-  Result<std::vector<uint8_t>> Read(int64_t number) override { return photos_[Index(number)]; }
-  const std::vector<uint8_t>& At(int64_t number) const { return photos_[Index(number)]; }
+  Result<std::vector<uint8_t>> Read(int64_t number) override {
+    return ReadFile(files_[static_cast<size_t>(number) % files_.size()], photo::kMaxPhotoBytes);
+  }
   int64_t MeanBytes() const {
-    size_t sum = 0;
-    for (const auto& photo : photos_) sum += photo.size();
-    return static_cast<int64_t>(sum / photos_.size());
+    std::error_code error;
+    uintmax_t sum = 0;
+    for (const auto& file : files_) sum += fs::file_size(file, error);
+    return static_cast<int64_t>(sum / files_.size());
   }
 
  private:
-  size_t Index(int64_t number) const { return static_cast<size_t>(number) % photos_.size(); }
-  std::vector<std::vector<uint8_t>> photos_;
+  std::vector<fs::path> files_;
 };
+
+Result<fs::path> GeneratePhotos(const fs::path& folder) {
+  NDP_RETURN_IF_ERROR(MakeFolders(folder));
+  NDP_ASSIGN(const auto generator, photo::Generator::Create(20, 1));
+  for (int i = 0; i < kGeneratedPhotos; ++i) {
+    NDP_ASSIGN(const auto made, generator.Make(i));
+    NDP_RETURN_IF_ERROR(WriteFileDurably(folder / fmt::format("{:04}.jpg", i), made.jpeg));
+  }
+  return folder;
+}
 
 // Calls `one` with 0, 1, 2, … on all cores for a while; calls a second.
 double RateOnAllCores(const std::function<void(int64_t)>& one) {
@@ -84,80 +88,116 @@ double RateOnAllCores(const std::function<void(int64_t)>& one) {
   return static_cast<double>(next) / watch.Seconds();
 }
 
+// The backbone with the rule that sidecars of this codec belong to.
+model::Backbone WithCodec(model::Backbone backbone, photo::SidecarCodec codec) {
+  auto& pixels = backbone.manifest.preprocess.pixels;
+  if (codec == photo::SidecarCodec::kJpeg90) pixels = photo::PixelForm::kJpeg90;
+  if (codec == photo::SidecarCodec::kJpeg95) pixels = photo::PixelForm::kJpeg95;
+  return backbone;
+}
+
+// What a pass reads, and its figures by round.
+struct Source {
+  std::string name;
+  model::Backbone backbone;
+  extract::ExtractOptions options;
+  std::vector<std::vector<uint8_t>> photos;  // what the decoders get, a sample
+  int64_t mean_bytes = 0;
+  std::vector<double> engine;
+  std::vector<double> decoders;
+  std::vector<double> labels;
+  extract::ExtractStats last;  // of the last pass
+};
+
 class PipelineBench {
  public:
-  PipelineBench(const BenchModel& model, model::Precision precision, engine::BodyEngine& body,
-                engine::TailEngine& tail, photo::DerivedStore& derived, MemoryPhotos& photos)
-      : backbone_(model.backbone()),
-        precision_(precision),
-        body_(body),
-        tail_(tail),
-        derived_(derived),
-        photos_(photos) {}
+  PipelineBench(engine::BodyEngine& body, engine::TailEngine& tail, photo::DerivedStore& derived,
+                FilePhotos& photos, model::Precision precision)
+      : body_(body), tail_(tail), derived_(derived), photos_(photos), precision_(precision) {}
 
-  Status Run() {
-    NDP_RETURN_IF_ERROR(Fill());
-    for (int round = 0; round < kRounds; ++round) NDP_RETURN_IF_ERROR(Round());
-    Print("jpeg", jpeg_, jpeg_decoders_);
-    Print("sidecar", sidecar_, sidecar_decoders_);
-    fmt::print(R"({{"bench":"cached_features","model":"{}","features":{},"classes":{},)"
-               R"("features_images_per_second":{:.0f},"labels_images_per_second":{:.0f},)"
-               R"("tail_threads":1,"ratio_to_sidecars":{:.1f}}})"
-               "\n",
-               backbone_.manifest.name, body_.feature_size(), num_classes_, Median(cached_),
-               Median(cached_labels_), MedianRatio(cached_labels_, sidecar_));
-    return {};
-  }
-
-  void set_num_classes(int64_t num_classes) { num_classes_ = num_classes; }
-
- private:
-  // Sidecars of all photos, and features, repeated, of many more.
-  Status Fill() {
+  Status Run(const model::Backbone& backbone, const fs::path& label_file, int64_t num_classes) {
     num_photos_ =
         std::clamp(static_cast<int64_t>(EngineRate() * kPassSeconds), kMinPhotos, kMaxPhotos);
-    std::vector<uint8_t> pixels(backbone_.manifest.preprocess.num_bytes());
-    for (int64_t photo = 0; photo < num_photos_; ++photo) {
-      NDP_RETURN_IF_ERROR(
-          photo::Preprocess(photos_.At(photo), backbone_.manifest.preprocess, {}, pixels));
-      sidecars_.push_back(
-          photo::EncodeSidecar(pixels, backbone_.manifest.preprocess, photo::SidecarCodec::kZstd));
-      const photo::DerivedStore::Item item{photo, sidecars_.back()};
-      NDP_RETURN_IF_ERROR(derived_.Put(
-          photo::SidecarSpace(backbone_.manifest.preprocess, photo::SidecarCodec::kZstd),
-          {&item, 1}));
+    NDP_ASSIGN(auto labels, DurableLabels::Create(label_file, num_photos_, num_classes));
+    NDP_ASSIGN(auto jpeg, JpegSource(backbone));
+    std::vector<Source> sources = {std::move(jpeg)};
+    for (const auto codec : photo::SidecarCodecs()) {
+      NDP_ASSIGN(auto source, SidecarSource(backbone, codec));
+      sources.push_back(std::move(source));
     }
-    const std::vector<Half> features(body_.feature_size(), static_cast<Half>(0.25F));
-    const std::span bytes(reinterpret_cast<const uint8_t*>(features.data()),
-                          features.size() * sizeof(Half));
-    std::vector<photo::DerivedStore::Item> items;
-    for (int64_t photo = 0; photo < kCachedPhotos; ++photo) items.push_back({photo, bytes});
-    return derived_.Put(model::SpaceOf(backbone_, precision_).DerivedSpace(), items);
+    for (int round = 0; round < kRounds; ++round) {
+      for (Source& source : sources) NDP_RETURN_IF_ERROR(Round(source, labels));
+    }
+    for (const Source& source : sources) Print(source);
+    return {};
   }
 
-  Status Round() {
-    engine_.push_back(EngineRate());
-    jpeg_decoders_.push_back(RateOnAllCores([&](int64_t photo) {
-      thread_local std::vector<uint8_t> pixels(backbone_.manifest.preprocess.num_bytes());
-      (void)photo::Preprocess(photos_.At(photo), backbone_.manifest.preprocess, {}, pixels);
-    }));
-    NDP_ASSIGN(const auto jpeg, Pass({}, num_photos_, kBlockPhotos, false));
-    jpeg_.push_back(jpeg);
-    sidecar_decoders_.push_back(RateOnAllCores([&](int64_t photo) {
-      thread_local std::vector<uint8_t> pixels(backbone_.manifest.preprocess.num_bytes());
-      (void)photo::DecodeSidecar(sidecars_[photo % sidecars_.size()], backbone_.manifest.preprocess,
-                                 photo::SidecarCodec::kZstd, pixels);
-    }));
-    NDP_ASSIGN(const auto sidecar, Pass({.derived = &derived_, .use_features = false}, num_photos_,
-                                        kBlockPhotos, false));
-    sidecar_.push_back(sidecar);
-    NDP_ASSIGN(const auto cached,
-               Pass({.derived = &derived_}, kCachedPhotos, kCachedBlockPhotos, false));
-    cached_.push_back(cached);
-    NDP_ASSIGN(const auto labels,
-               Pass({.derived = &derived_}, kCachedPhotos, kCachedBlockPhotos, true));
-    cached_labels_.push_back(labels);
+ private:
+  Result<Source> JpegSource(const model::Backbone& backbone) {
+    Source source{.name = "jpeg", .backbone = backbone, .mean_bytes = photos_.MeanBytes()};
+    for (int64_t i = 0; i < kMinPhotos; ++i) {
+      NDP_ASSIGN(auto bytes, photos_.Read(i));
+      source.photos.push_back(std::move(bytes));
+    }
+    return source;
+  }
+
+  // With the sidecars of all photos in the derived store.
+  Result<Source> SidecarSource(const model::Backbone& backbone, photo::SidecarCodec codec) {
+    Source source{.name = std::string(photo::NameOf(codec)),
+                  .backbone = WithCodec(backbone, codec)};
+    source.options = {.derived = &derived_, .use_features = false, .lossless_codec = codec};
+    const auto& spec = source.backbone.manifest.preprocess;
+    std::vector<uint8_t> pixels(spec.num_bytes());
+    size_t num_bytes = 0;
+    for (int64_t i = 0; i < kMinPhotos; ++i) {
+      NDP_ASSIGN(const auto photo, photos_.Read(i));
+      std::vector<uint8_t> sidecar;
+      NDP_RETURN_IF_ERROR(photo::PreprocessWithSidecar(photo, spec, {}, codec, sidecar, pixels));
+      num_bytes += sidecar.size();
+      source.photos.push_back(std::move(sidecar));
+    }
+    source.mean_bytes = static_cast<int64_t>(num_bytes / source.photos.size());
+    for (int64_t number = 1; number <= num_photos_; ++number) {
+      const photo::DerivedStore::Item item{number, source.photos[number % source.photos.size()]};
+      NDP_RETURN_IF_ERROR(derived_.Put(photo::SidecarSpace(spec, codec), {&item, 1}));
+    }
+    return source;
+  }
+
+  Status Round(Source& source, DurableLabels& labels) {
+    source.engine.push_back(EngineRate());
+    source.decoders.push_back(DecodeRate(source));
+    NDP_RETURN_IF_ERROR(labels.BeginPass());
+    extract::Extractor extractor(source.backbone, precision_, body_, photos_, source.options);
+    const auto commit = [&](const extract::BlockFeatures& block) {
+      return labels.Commit(tail_, block);
+    };
+    NDP_ASSIGN(source.last, extractor.Run(Blocks(), commit, {}));
+    NDP_ASSIGN(const int64_t labelled, labels.Count());
+    const int64_t expected = source.name == "jpeg" ? 0 : num_photos_;
+    if (source.last.failed > 0 || labelled != num_photos_ ||
+        source.last.from_sidecars != expected) {
+      return Fail(
+          ErrorCode::kInternal,
+          fmt::format("{}: {} of {} photos labelled, {} failed, {} from sidecars", source.name,
+                      labelled, num_photos_, source.last.failed, source.last.from_sidecars));
+    }
+    source.labels.push_back(static_cast<double>(num_photos_) / source.last.seconds);
     return {};
+  }
+
+  // Photos 1 … num_photos_.
+  std::function<Result<std::optional<extract::WorkBlock>>()> Blocks() const {
+    return [end = num_photos_,
+            next = int64_t{1}]() mutable -> Result<std::optional<extract::WorkBlock>> {
+      if (next > end) return std::nullopt;
+      extract::WorkBlock block{.run = 0, .block = next / kBlockPhotos, .photos = {}};
+      while (next <= end && static_cast<int64_t>(block.photos.size()) < kBlockPhotos) {
+        block.photos.push_back(next++);
+      }
+      return block;
+    };
   }
 
   double EngineRate() {
@@ -172,73 +212,56 @@ class PipelineBench {
     return static_cast<double>(num_photos) / watch.Seconds();
   }
 
-  // Photos a second of one pass over photos 0 … count - 1. An error unless all of them succeed.
-  Result<double> Pass(const extract::ExtractOptions& options, int64_t count, int64_t block_photos,
-                      bool with_tail) {
-    extract::Extractor extractor(backbone_, precision_, body_, photos_, options);
-    int64_t next_photo = 0;
-    const auto next = [&]() -> Result<std::optional<extract::WorkBlock>> {
-      if (next_photo == count) return std::nullopt;
-      extract::WorkBlock block{.run = 0, .block = next_photo / block_photos, .photos = {}};
-      while (next_photo < count && static_cast<int64_t>(block.photos.size()) < block_photos) {
-        block.photos.push_back(next_photo++);
-      }
-      return block;
-    };
-    std::vector<engine::Top1> top1;
-    const auto sink = [&](const extract::BlockFeatures& block) -> Status {
-      top1.resize(block.photos.size());
-      return with_tail ? tail_.Classify(block.features, top1) : Status();
-    };
-    NDP_ASSIGN(const auto stats, extractor.Run(next, sink, {}));
-    if (stats.failed > 0 || stats.photos != count) {
-      return Fail(ErrorCode::kInternal, fmt::format("{} of {} photos failed", stats.failed, count));
-    }
-    return static_cast<double>(count) / stats.seconds;
+  static double DecodeRate(const Source& source) {
+    const auto& spec = source.backbone.manifest.preprocess;
+    const auto codec = photo::CodecFor(spec, source.options.lossless_codec);
+    return RateOnAllCores([&](int64_t number) {
+      thread_local std::vector<uint8_t> pixels(spec.num_bytes());
+      const auto& photo = source.photos[number % source.photos.size()];
+      (void)(source.name == "jpeg" ? photo::Preprocess(photo, spec, {}, pixels)
+                                   : photo::DecodeSidecar(photo, spec, codec, pixels));
+    });
   }
 
-  void Print(const char* source, const std::vector<double>& rates,
-             const std::vector<double>& decoders) const {
+  void Print(const Source& source) const {
     std::vector<double> ceilings;
-    for (size_t i = 0; i < rates.size(); ++i) {
-      ceilings.push_back(1 / (1 / engine_[i] + 1 / decoders[i]));
+    for (size_t i = 0; i < source.labels.size(); ++i) {
+      ceilings.push_back(1 / (1 / source.engine[i] + 1 / source.decoders[i]));
     }
-    fmt::print(R"({{"bench":"pipeline","source":"{}","model":"{}","engine":"{}",)"
-               R"("photo_bytes":{},"images_per_second":{:.1f},"engine_images_per_second":{:.1f},)"
+    fmt::print(R"({{"bench":"pipeline","source":"{}","model":"{}","engine":"{}","photos":{},)"
+               R"("photo_bytes":{},"labels_per_second":{:.1f},"engine_images_per_second":{:.1f},)"
                R"("decoders_images_per_second":{:.1f},"ceiling_images_per_second":{:.1f},)"
-               R"("ratio":{:.3f}}})"
+               R"("ratio":{:.3f},"bottleneck":"{}"}})"
                "\n",
-               source, backbone_.manifest.name, body_.description(), photos_.MeanBytes(),
-               Median(rates), Median(engine_), Median(decoders), Median(ceilings),
-               MedianRatio(rates, ceilings));
+               source.name, source.backbone.manifest.name, body_.description(), num_photos_,
+               source.mean_bytes, Median(source.labels), Median(source.engine),
+               Median(source.decoders), Median(ceilings), MedianRatio(source.labels, ceilings),
+               source.last.Bottleneck().name);
   }
 
-  const model::Backbone& backbone_;
-  const model::Precision precision_;
   engine::BodyEngine& body_;
   engine::TailEngine& tail_;
   photo::DerivedStore& derived_;
-  MemoryPhotos& photos_;
-  int64_t num_classes_ = 0;
-  int64_t num_photos_ = 0;  // of a pass that needs the engine
-  std::vector<std::vector<uint8_t>> sidecars_;
-  // By round.
-  std::vector<double> engine_, jpeg_decoders_, jpeg_, sidecar_decoders_, sidecar_, cached_,
-      cached_labels_;
+  FilePhotos& photos_;
+  const model::Precision precision_;
+  int64_t num_photos_ = 0;  // of a pass
 };
 
 Status Run(const std::string& model_name, const std::string& photo_folder,
            const std::string& precision_name) {
   NDP_ASSIGN(const auto precision, model::ParsePrecision(precision_name));
   NDP_ASSIGN(const auto model, BenchModel::Open(model_name));
-  NDP_ASSIGN(auto photos, MemoryPhotos::Load(photo_folder));
-  NDP_ASSIGN(const auto body, engine::CreateBodyEngine(model.backbone(), {.precision = precision}));
+  fs::path folder = photo_folder;
+  if (folder.empty()) {
+    NDP_ASSIGN(folder, GeneratePhotos(model.folder() / "photos"));
+  }
+  NDP_ASSIGN(auto photos, FilePhotos::Open(folder));
+  NDP_ASSIGN(const auto body, OpenBody(model, precision));
   NDP_ASSIGN(const auto weights, model::OwnTail(model.backbone()));
   NDP_ASSIGN(const auto tail, engine::CreateTailEngine(weights));
   NDP_ASSIGN(const auto derived, photo::DerivedStore::Open(model.folder() / "derived"));
-  PipelineBench bench(model, precision, *body, *tail, *derived, photos);
-  bench.set_num_classes(weights.num_classes);
-  return bench.Run();
+  PipelineBench bench(*body, *tail, *derived, photos, precision);
+  return bench.Run(model.backbone(), model.folder() / "labels.db", weights.num_classes);
 }
 
 }  // namespace
