@@ -4,17 +4,9 @@
 #include <utility>
 #include <vector>
 
+#include "ndpipe/pipestore/labeller.h"
+
 namespace ndpipe::pipestore {
-namespace {
-
-std::vector<rpc::Failure> ToWire(std::vector<extract::PhotoFailure> failures) {
-  std::vector<rpc::Failure> wire;
-  wire.reserve(failures.size());
-  for (auto& failure : failures) wire.push_back({failure.photo, std::move(failure.reason)});
-  return wire;
-}
-
-}  // namespace
 
 Result<extract::ExtractStats> AssignmentRunner::Run(const rpc::Assignment& assignment,
                                                     std::stop_token stop) {
@@ -56,26 +48,24 @@ Result<extract::ExtractStats> AssignmentRunner::Relabel(const rpc::Assignment& a
                                                         const rpc::AssignmentKey& key,
                                                         ModelCache::Loaded& models,
                                                         std::stop_token stop) {
-  auto stream = tuner_.OpenLabels(key, stop);
-  const auto classify_and_send = [&](extract::BlockFeatures features) -> Status {
-    std::vector<engine::Top1> top1(features.photos.size());
-    NDP_RETURN_IF_ERROR(models.tail->Classify(features.features, top1));
-    rpc::LabelBlock block;
-    block.block = features.block;
-    block.version = assignment.version;
-    block.from_features = features.from_features;
-    block.photos = std::move(features.photos);
-    block.classes.reserve(top1.size());
-    block.confidences.reserve(top1.size());
-    for (const auto& best : top1) {
-      block.classes.push_back(best.class_index);
-      block.confidences.push_back(best.confidence);
-    }
-    block.failures = ToWire(std::move(features.failures));
-    return stream->Send(std::move(block));
+  // One stream that fails ends the others, which may wait for their acknowledgements.
+  std::stop_source labels_stop;
+  const std::stop_callback forward(stop, [&] { labels_stop.request_stop(); });
+  Labeller labeller(*models.tail,
+                    {.version = assignment.version,
+                     .num_threads = options_.num_decoders,
+                     .open = [&] { return tuner_.OpenLabels(key, labels_stop.get_token()); },
+                     .on_error = [&] { labels_stop.request_stop(); }});
+  const auto label = [&](extract::BlockFeatures features) {
+    return labeller.Add(std::move(features));
   };
-  NDP_ASSIGN(auto stats, RunPipeline(assignment, key, models, classify_and_send, stop));
-  NDP_RETURN_IF_ERROR(stream->Finish());
+  auto stats = RunPipeline(assignment, key, models, label, labels_stop.get_token());
+  // What went wrong with the labels is the reason of what went wrong elsewhere.
+  if (!stats) {
+    NDP_RETURN_IF_ERROR(labeller.status());
+    return stats;
+  }
+  NDP_RETURN_IF_ERROR(labeller.Finish());
   return stats;
 }
 
