@@ -277,9 +277,12 @@ Result<int64_t> LabelDatabase::CountOutcomes(int64_t version) {
 Result<std::vector<PlacedPhoto>> LabelDatabase::WithoutOutcome(int64_t version, int64_t after,
                                                                int64_t limit) {
   return impl_->Read([&](sqlite::Database& db) -> Result<std::vector<PlacedPhoto>> {
-    NDP_RETURN_IF_ERROR(LoadVersion(db, version));
-    NDP_ASSIGN(const auto stores, ReadStoreNames(db));
+    NDP_ASSIGN(const VersionRow row, LoadVersion(db, version));
+    NDP_ASSIGN(const auto known, db.QueryInt("SELECT known FROM meta"));
     std::vector<PlacedPhoto> photos;
+    // With an outcome of every known photo nobody has to be looked for.
+    if (row.outcomes == known.value_or(0)) return photos;
+    NDP_ASSIGN(const auto stores, ReadStoreNames(db));
     ReplicaReader reader(stores);
     NDP_RETURN_IF_ERROR(db.Query(
         "SELECT p.number, p.id, r.store, r.number FROM (SELECT number, id FROM photo WHERE number "

@@ -145,7 +145,7 @@ Status FinetuneJob::Plan() {
                        {photo.photo.id, class_of.at(photo.label), is_evaluation}});
     plan_.stores.insert(replica->store);
   }
-  const auto blocks = MakeBlocks(std::move(planned), backbone_.feature_size, 1, true);
+  const auto blocks = MakeBlocks(std::move(planned), backbone_.feature_size, 1);
   spdlog::info("job {}: {} training and {} {} photos of {} classes on {} PipeStores, {} blocks",
                record_.id, plan_.training_photos, plan_.evaluation_photos, plan_.evaluation_part,
                plan_.classes.size(), plan_.stores.size(), blocks.size());
@@ -261,7 +261,7 @@ Status FinetuneJob::GiveUp(const StoreView& store) {
       }
     }
   }
-  auto blocks = MakeBlocks(std::move(moved), backbone_.feature_size, book_.NextBlockNumber(), true);
+  auto blocks = MakeBlocks(std::move(moved), backbone_.feature_size, book_.NextBlockNumber());
   NDP_RETURN_IF_ERROR(context_.table.ReplaceBlocks(record_.id, removed, blocks, lacking));
   book_.Replace(store.id, std::move(blocks));
   context_.wakeup.Raise();

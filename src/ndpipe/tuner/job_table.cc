@@ -316,6 +316,19 @@ Result<std::vector<Sample>> JobTable::LoadSamples(int64_t job, int64_t block) {
 
 Status JobTable::MarkBlock(int64_t job, const Block& block, double extract_seconds) {
   std::lock_guard lock(mutex_);
+  return UpdateBlock(job, block, extract_seconds);
+}
+
+Status JobTable::MarkLabelled(int64_t job, const Block& block, double extract_seconds) {
+  std::lock_guard lock(mutex_);
+  NDP_RETURN_IF_ERROR(db_.Execute("PRAGMA synchronous=NORMAL"));
+  auto updated = UpdateBlock(job, block, extract_seconds);
+  // Everything else that this table says is durable.
+  NDP_RETURN_IF_ERROR(db_.Execute("PRAGMA synchronous=FULL"));
+  return updated;
+}
+
+Status JobTable::UpdateBlock(int64_t job, const Block& block, double extract_seconds) {
   NDP_ASSIGN(auto transaction, sqlite::Transaction::Begin(db_));
   NDP_RETURN_IF_ERROR(
       db_.Run("UPDATE block SET done = ?3, failed = ?4, feature_bytes = ?5, photo_bytes = ?6, "

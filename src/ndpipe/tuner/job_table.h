@@ -109,6 +109,10 @@ class JobTable {
   Result<std::vector<Block>> LoadBlocks(int64_t job);
   Result<std::vector<Sample>> LoadSamples(int64_t job, int64_t block);
   Status MarkBlock(int64_t job, const Block& block, double extract_seconds);
+  // MarkBlock without waiting for the disk, for blocks whose outcomes are durable: kill -9 of the
+  // Tuner does not lose the mark, a power failure may. The block then comes again, and writing its
+  // outcomes again changes nothing.
+  Status MarkLabelled(int64_t job, const Block& block, double extract_seconds);
   Result<int64_t> CountLacking(int64_t job);
   Status AddRun(int64_t job, const RunRecord& run, double overall_seconds);
   Result<std::vector<RunRecord>> Runs(int64_t job);
@@ -122,6 +126,7 @@ class JobTable {
  private:
   explicit JobTable(sqlite::Database db) : db_(std::move(db)) {}
   Status InsertBlocks(int64_t job, std::span<const Block> blocks);
+  Status UpdateBlock(int64_t job, const Block& block, double extract_seconds);
   Result<int64_t> InsertJob(const JobRecord& job);
 
   std::mutex mutex_;

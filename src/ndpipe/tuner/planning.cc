@@ -13,6 +13,8 @@ constexpr int64_t kMaxFeatureBlockBytes = int64_t{3} << 19;
 constexpr int64_t kLargeBlock = 512;
 constexpr int64_t kSmallBlock = 256;
 constexpr int64_t kSmallShare = 16 * kLargeBlock;
+constexpr int64_t kMaxRelabelBytes = int64_t{8} << 20;  // of a block's features, on the store
+constexpr int64_t kBlocksPerShare = 256;
 
 Hash256 OrderKey(const Hash256& id, uint64_t seed) {
   ByteWriter writer;
@@ -27,6 +29,13 @@ int64_t PhotosPerBlock(int64_t feature_size, int64_t photos_of_store) {
   const int64_t wanted = photos_of_store > kSmallShare ? kLargeBlock : kSmallBlock;
   const int64_t photo_bytes = std::max<int64_t>(1, feature_size) * 2;
   return std::clamp<int64_t>(kMaxFeatureBlockBytes / photo_bytes, 1, wanted);
+}
+
+int64_t PhotosPerRelabelBlock(int64_t feature_size, int64_t photos_of_store) {
+  const int64_t wanted =
+      std::clamp(photos_of_store / kBlocksPerShare, kSmallBlock, rpc::kMaxPhotosPerBlock);
+  const int64_t photo_bytes = std::max<int64_t>(1, feature_size) * 2;
+  return std::clamp<int64_t>(kMaxRelabelBytes / photo_bytes, 1, wanted);
 }
 
 const label::Replica* ChooseReplica(const label::PlacedPhoto& photo,
@@ -54,7 +63,7 @@ std::vector<int64_t> SliceRuns(const std::vector<Hash256>& ids, uint64_t seed, i
 }
 
 std::vector<Block> MakeBlocks(std::vector<Planned> photos, int64_t feature_size,
-                              int64_t first_block, bool with_samples) {
+                              int64_t first_block) {
   std::sort(photos.begin(), photos.end(), [](const Planned& a, const Planned& b) {
     return std::tie(a.run, a.store, a.number) < std::tie(b.run, b.store, b.number);
   });
@@ -75,7 +84,25 @@ std::vector<Block> MakeBlocks(std::vector<Planned> photos, int64_t feature_size,
       blocks.push_back(std::move(block));
     }
     blocks.back().photos.push_back(photo.number);
-    if (with_samples) blocks.back().samples.push_back(photo.sample);
+    blocks.back().samples.push_back(photo.sample);
+  }
+  return blocks;
+}
+
+std::vector<Block> MakeRelabelBlocks(Shares shares, int64_t feature_size, int64_t first_block) {
+  std::vector<Block> blocks;
+  for (auto& [store, photos] : shares) {
+    std::sort(photos.begin(), photos.end());
+    const int64_t total = std::ssize(photos);
+    const int64_t limit = PhotosPerRelabelBlock(feature_size, total);
+    for (int64_t first = 0; first < total; first += limit) {
+      Block block;
+      block.number = first_block + std::ssize(blocks);
+      block.store = store;
+      block.photos.assign(photos.begin() + first, photos.begin() + std::min(first + limit, total));
+      blocks.push_back(std::move(block));
+    }
+    photos = {};
   }
   return blocks;
 }

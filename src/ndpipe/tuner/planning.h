@@ -16,6 +16,11 @@ namespace ndpipe::tuner {
 // At most 512, so that a feature block stays under 1.5 MiB, and at most 256 in small shares.
 int64_t PhotosPerBlock(int64_t feature_size, int64_t photos_of_store);
 
+// For a relabel, whose blocks hold no features: a 256th of the share, which is what a crash repeats
+// at most of each block in progress; at least 256, at most 4096 photos and 8 MiB of features in the
+// store's memory.
+int64_t PhotosPerRelabelBlock(int64_t feature_size, int64_t photos_of_store);
+
 // The replica that processes a photo, among the stores; the same whatever else is in the set as
 // long as the candidates are. Null: it lies on none of them.
 const label::Replica* ChooseReplica(const label::PlacedPhoto& photo,
@@ -33,9 +38,13 @@ struct Planned {
   Sample sample;
 };
 
-// Blocks of photos of one store and run, ascending by number in the store. `with_samples`: fill
-// Block::samples.
+// Blocks of photos of one store and run, ascending by number in the store.
 std::vector<Block> MakeBlocks(std::vector<Planned> photos, int64_t feature_size,
-                              int64_t first_block, bool with_samples);
+                              int64_t first_block);
+
+// Numbers of photos by the store that processes them.
+using Shares = std::map<std::string, std::vector<int64_t>>;
+// Blocks of a relabel, in one run, ascending by number in the store.
+std::vector<Block> MakeRelabelBlocks(Shares shares, int64_t feature_size, int64_t first_block);
 
 }  // namespace ndpipe::tuner

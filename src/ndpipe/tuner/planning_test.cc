@@ -3,6 +3,9 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <set>
+
 #include "ndpipe/base/file.h"
 #include "ndpipe/tuner/fake_store.h"
 #include "ndpipe/tuner/feature_spool.h"
@@ -44,7 +47,7 @@ TEST(PlanningTest, BlocksStayUnderTheirBounds) {
   for (int64_t number = 900; number > 0; --number) {
     photos.push_back({number % 2 == 0 ? "a" : "b", number % 3, number, {}});
   }
-  const auto blocks = MakeBlocks(std::move(photos), 8192, 5, true);
+  const auto blocks = MakeBlocks(std::move(photos), 8192, 5);
   std::set<int64_t> seen;
   int64_t number = 5;
   for (const auto& block : blocks) {
@@ -59,6 +62,35 @@ TEST(PlanningTest, BlocksStayUnderTheirBounds) {
     }
   }
   EXPECT_EQ(seen.size(), 900);
+}
+
+TEST(PlanningTest, RelabelBlocksAreBounded) {
+  EXPECT_EQ(PhotosPerRelabelBlock(1280, 100), 256);
+  EXPECT_EQ(PhotosPerRelabelBlock(1280, 100'000), 390);
+  EXPECT_EQ(PhotosPerRelabelBlock(1280, 1'000'000), 3276);
+  EXPECT_EQ(PhotosPerRelabelBlock(100, 100'000'000), rpc::kMaxPhotosPerBlock);
+  EXPECT_EQ(PhotosPerRelabelBlock(100'000'000, 10), 1);
+}
+
+TEST(PlanningTest, RelabelBlocksHoldEachPhotoOnceInOrder) {
+  Shares shares;
+  for (int64_t number = 3000; number > 0; --number)
+    shares[number % 3 == 0 ? "a" : "b"].push_back(number);
+  shares["empty"] = {};
+  const auto blocks = MakeRelabelBlocks(shares, 1280, 7);
+  std::set<std::pair<std::string, int64_t>> seen;
+  for (size_t i = 0; i < blocks.size(); ++i) {
+    EXPECT_EQ(blocks[i].number, static_cast<int64_t>(7 + i));
+    EXPECT_EQ(blocks[i].run, 0);
+    EXPECT_FALSE(blocks[i].photos.empty());
+    EXPECT_LE(blocks[i].photos.size(), 256U);
+    EXPECT_TRUE(std::ranges::is_sorted(blocks[i].photos));
+    for (const int64_t photo : blocks[i].photos) {
+      EXPECT_EQ(blocks[i].store, photo % 3 == 0 ? "a" : "b");
+      EXPECT_TRUE(seen.emplace(blocks[i].store, photo).second);
+    }
+  }
+  EXPECT_EQ(seen.size(), 3000U);
 }
 
 TEST(PlanningTest, AReplicaIsChosenAmongTheStoresOnly) {

@@ -109,7 +109,7 @@ Status RelabelJob::WaitForStores(const std::stop_token& stop) {
 
 Result<bool> RelabelJob::PlanRound(const std::set<std::string>& stores) {
   NDP_RETURN_IF_ERROR(SetState(JobState::kRunning, "planning"));
-  std::vector<Planned> planned;
+  Shares shares;
   int64_t after = 0;
   while (true) {
     NDP_ASSIGN(const auto page, context_.labels.WithoutOutcome(version_.number, after, kScanPage));
@@ -117,11 +117,11 @@ Result<bool> RelabelJob::PlanRound(const std::set<std::string>& stores) {
     after = page.back().photo;
     for (const auto& photo : page) {
       const auto* replica = ChooseReplica(photo, stores);
-      if (replica != nullptr) planned.push_back({replica->store, 0, replica->number, {}});
+      if (replica != nullptr) shares[replica->store].push_back(replica->number);
     }
   }
-  if (planned.empty()) return false;
-  auto blocks = MakeBlocks(std::move(planned), feature_size_, book_.NextBlockNumber(), false);
+  if (shares.empty()) return false;
+  auto blocks = MakeRelabelBlocks(std::move(shares), feature_size_, book_.NextBlockNumber());
   NDP_RETURN_IF_ERROR(context_.table.AddBlocks(record_.id, "planned", blocks));
   book_.Add(std::move(blocks));
   return true;
@@ -187,7 +187,7 @@ Status RelabelJob::OnLabels(const rpc::AssignmentKey& key, rpc::LabelBlock block
   done.done = true;
   done.failed = static_cast<int64_t>(block.failures.size());
   done.from_features = CachedPhotos(block.from_features, block.photos);
-  NDP_RETURN_IF_ERROR(context_.table.MarkBlock(record_.id, done, extract_clock_.Seconds()));
+  NDP_RETURN_IF_ERROR(context_.table.MarkLabelled(record_.id, done, extract_clock_.Seconds()));
   delivery.Commit(std::move(done));
   return {};
 }
