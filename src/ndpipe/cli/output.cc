@@ -24,7 +24,9 @@ Json ToJson(const rpc::StoreStatus& store) {
           {"photos", store.photos},
           {"applied_changes", store.applied_changes},
           {"last_change", store.last_change},
-          {"last_seen", TimeOrNull(store.last_seen_us)}};
+          {"last_seen", TimeOrNull(store.last_seen_us)},
+          {"feature_bytes", store.feature_bytes},
+          {"sidecar_bytes", store.sidecar_bytes}};
 }
 
 Json ToJson(const rpc::JobStatus& job) {

@@ -17,10 +17,12 @@ void Print(const rpc::ClusterStatus& status) {
                                     ? "no model version yet (ndpipe relabel)"
                                     : fmt::format("model version {}", status.serving_version));
   fmt::print("cluster    {}, ndpipe {}\n\n", status.cluster_id, status.program_version);
-  std::vector<std::vector<std::string>> stores = {{"store", "state", "device", "photos", "name"}};
+  std::vector<std::vector<std::string>> stores = {
+      {"store", "state", "device", "photos", "features", "sidecars", "name"}};
   for (const auto& store : status.stores) {
     stores.push_back({store.id.substr(0, 12), store.connected ? "connected" : "absent",
-                      store.device, std::to_string(store.photos), store.name});
+                      store.device, std::to_string(store.photos), FormatBytes(store.feature_bytes),
+                      FormatBytes(store.sidecar_bytes), store.name});
   }
   PrintTable(stores);
   for (const auto& job : status.jobs) {

@@ -79,7 +79,7 @@ class Daemon {
   void OnMessage(const rpc::TunerMessage& message);
   void RunAssignments(std::stop_token stop);
   void RunAssignment(const rpc::Assignment& assignment, std::stop_token stop);
-  int64_t LastChange();
+  rpc::StoreHeartbeat MakeHeartbeat();
 
   const PipeStoreOptions options_;
   std::unique_ptr<photo::PhotoStore> store_;
@@ -148,7 +148,7 @@ Status Daemon::Serve(std::stop_token stop) {
 Error Daemon::Connect(const rpc::ControlCallbacks& callbacks, std::stop_token stop) {
   const auto hello = MakeHello();
   if (!hello) return {ErrorCode::kUnavailable, hello.error().message};
-  return tuner_->RunControl(*hello, callbacks, [this] { return LastChange(); }, std::move(stop));
+  return tuner_->RunControl(*hello, callbacks, [this] { return MakeHeartbeat(); }, std::move(stop));
 }
 
 Result<rpc::Hello> Daemon::MakeHello() {
@@ -221,10 +221,21 @@ void Daemon::RunAssignment(const rpc::Assignment& assignment, std::stop_token st
   tuner_->Report(report);
 }
 
-int64_t Daemon::LastChange() {
+rpc::StoreHeartbeat Daemon::MakeHeartbeat() {
+  rpc::StoreHeartbeat heartbeat;
   auto last = store_->WithCatalog([](photo::Catalog& catalog) { return catalog.LastChange(); });
   if (!last) spdlog::warn("the catalog cannot be read: {}", last.error().message);
-  return last.value_or(0);
+  heartbeat.last_change = last.value_or(0);
+  const auto usages = derived_->ListUsage();
+  if (!usages) {
+    spdlog::warn("the use of space cannot be read: {}", usages.error().message);
+    return heartbeat;
+  }
+  for (const auto& usage : *usages) {
+    if (usage.space.starts_with("feature/")) heartbeat.feature_bytes += usage.segment_bytes;
+    if (usage.space.starts_with("sidecar/")) heartbeat.sidecar_bytes += usage.segment_bytes;
+  }
+  return heartbeat;
 }
 
 }  // namespace

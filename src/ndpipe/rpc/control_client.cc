@@ -29,8 +29,8 @@ class ControlClient::Life {
         watcher_("control-watch", [this](std::stop_token) { WatchUntilEnd(); }) {}
 
   Error Run(const Hello& hello, const ControlCallbacks& callbacks,
-            const std::function<int64_t()>& last_change) {
-    std::optional<Error> reason = Talk(hello, callbacks, last_change);
+            const std::function<StoreHeartbeat()>& heartbeat) {
+    std::optional<Error> reason = Talk(hello, callbacks, heartbeat);
     {
       std::lock_guard lock(mutex_);
       ended_ = true;
@@ -64,7 +64,7 @@ class ControlClient::Life {
  private:
   // Until the stream ends or is not to be trusted any more; then the reason.
   std::optional<Error> Talk(const Hello& hello, const ControlCallbacks& callbacks,
-                            const std::function<int64_t()>& last_change) {
+                            const std::function<StoreHeartbeat()>& heartbeat) {
     wire::ControlRequest request;
     ToWire(hello, *request.mutable_hello());
     wire::ControlResponse response;
@@ -81,8 +81,8 @@ class ControlClient::Life {
     }
     welcomed_ = true;
     if (callbacks.on_welcome) callbacks.on_welcome(*welcome);
-    writer_ = Worker("control-write",
-                     [this, &last_change](std::stop_token) { WriteUntilEnd(last_change); });
+    writer_ =
+        Worker("control-write", [this, &heartbeat](std::stop_token) { WriteUntilEnd(heartbeat); });
     while (stream_->Read(&response)) {
       if (response.has_closed()) return FromWire(response.closed());
       const Result<TunerMessage> message = FromWire(response);
@@ -96,7 +96,7 @@ class ControlClient::Life {
     return std::nullopt;
   }
 
-  void WriteUntilEnd(const std::function<int64_t()>& last_change) {
+  void WriteUntilEnd(const std::function<StoreHeartbeat()>& heartbeat) {
     auto next_heartbeat = Clock::now();
     std::unique_lock lock(mutex_);
     while (!ended_ && !broken_) {
@@ -105,7 +105,7 @@ class ControlClient::Life {
       if (now >= next_heartbeat) {
         next_heartbeat = now + interval_;
         lock.unlock();
-        message = StoreHeartbeat{.last_change = last_change()};
+        message = heartbeat();
       } else if (!reports_.empty()) {
         message = std::move(reports_.front());
         reports_.pop_front();
@@ -175,14 +175,14 @@ ControlClient::ControlClient(Address tuner, Security security)
 ControlClient::~ControlClient() = default;
 
 Error ControlClient::Run(const Hello& hello, const ControlCallbacks& callbacks,
-                         const std::function<int64_t()>& last_change, std::stop_token stop) {
+                         const std::function<StoreHeartbeat()>& heartbeat, std::stop_token stop) {
   Life life(tuner_, security_, std::move(stop));
   {
     std::lock_guard lock(mutex_);
     NDP_CHECK(life_ == nullptr);
     life_ = &life;
   }
-  Error error = life.Run(hello, callbacks, last_change);
+  Error error = life.Run(hello, callbacks, heartbeat);
   std::lock_guard lock(mutex_);
   life_ = nullptr;
   return error;

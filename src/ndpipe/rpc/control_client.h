@@ -17,7 +17,7 @@ class ControlClient {
   ~ControlClient();
 
   Error Run(const Hello& hello, const ControlCallbacks& callbacks,
-            const std::function<int64_t()>& last_change, std::stop_token stop);
+            const std::function<StoreHeartbeat()>& heartbeat, std::stop_token stop);
   void Report(const AssignmentReport& report);
 
  private:

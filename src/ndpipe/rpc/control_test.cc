@@ -19,7 +19,8 @@ class RunningControl {
       messages_.push_back(message);
     };
     thread_ = std::jthread([this, &client, hello](std::stop_token stop) {
-      const Error ended = client.RunControl(hello, callbacks_, [] { return int64_t{18}; }, stop);
+      const Error ended =
+          client.RunControl(hello, callbacks_, [] { return StoreHeartbeat{18, 19, 20}; }, stop);
       std::lock_guard lock(mutex_);
       ended_ = ended;
     });
@@ -70,7 +71,10 @@ TEST_F(RpcTest, HelloWelcomeAndHeartbeatsBothWays) {
     EXPECT_EQ(got.store_name, "host:/photos");
     EXPECT_EQ(got.device, "cpu");
     EXPECT_EQ(got.last_change, 17);
-    EXPECT_EQ(std::get<StoreHeartbeat>(handler_.messages["s"][0]).last_change, 18);
+    const auto heartbeat = std::get<StoreHeartbeat>(handler_.messages["s"][0]);
+    EXPECT_EQ(heartbeat.last_change, 18);
+    EXPECT_EQ(heartbeat.feature_bytes, 19);
+    EXPECT_EQ(heartbeat.sidecar_bytes, 20);
   });
   control.Stop();
   ASSERT_TRUE(Eventually([&] { return control.ended().has_value(); }));

@@ -24,6 +24,8 @@ void ToWire(const StoreStatus& from, wire::StoreStatus& to) {
   to.set_applied_changes(from.applied_changes);
   to.set_last_change(from.last_change);
   to.set_last_seen_us(from.last_seen_us);
+  to.set_feature_bytes(from.feature_bytes);
+  to.set_sidecar_bytes(from.sidecar_bytes);
 }
 
 Result<StoreStatus> FromWire(const wire::StoreStatus& from) {
@@ -31,6 +33,8 @@ Result<StoreStatus> FromWire(const wire::StoreStatus& from) {
   NDP_RETURN_IF_ERROR(CheckText(from.name(), kMaxTextBytes, "StoreStatus.name"));
   NDP_RETURN_IF_ERROR(CheckText(from.device(), kMaxIdBytes, "StoreStatus.device"));
   NDP_RETURN_IF_ERROR(CheckCount(from.photos(), "StoreStatus.photos"));
+  NDP_RETURN_IF_ERROR(CheckCount(from.feature_bytes(), "StoreStatus.feature_bytes"));
+  NDP_RETURN_IF_ERROR(CheckCount(from.sidecar_bytes(), "StoreStatus.sidecar_bytes"));
   return StoreStatus{.id = from.id(),
                      .name = from.name(),
                      .device = from.device(),
@@ -38,7 +42,9 @@ Result<StoreStatus> FromWire(const wire::StoreStatus& from) {
                      .photos = from.photos(),
                      .applied_changes = from.applied_changes(),
                      .last_change = from.last_change(),
-                     .last_seen_us = from.last_seen_us()};
+                     .last_seen_us = from.last_seen_us(),
+                     .feature_bytes = from.feature_bytes(),
+                     .sidecar_bytes = from.sidecar_bytes()};
 }
 
 void ToWire(const JobStatus& from, wire::JobStatus& to) {

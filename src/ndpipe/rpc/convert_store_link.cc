@@ -32,6 +32,15 @@ Result<Assignment> AssignmentFrom(const wire::Assignment& from) {
   return to;
 }
 
+Result<StoreMessage> HeartbeatFrom(const wire::StoreHeartbeat& from) {
+  NDP_RETURN_IF_ERROR(CheckCount(from.last_change(), "StoreHeartbeat.last_change"));
+  NDP_RETURN_IF_ERROR(CheckCount(from.feature_bytes(), "StoreHeartbeat.feature_bytes"));
+  NDP_RETURN_IF_ERROR(CheckCount(from.sidecar_bytes(), "StoreHeartbeat.sidecar_bytes"));
+  return StoreHeartbeat{.last_change = from.last_change(),
+                        .feature_bytes = from.feature_bytes(),
+                        .sidecar_bytes = from.sidecar_bytes()};
+}
+
 Result<AssignmentReport> ReportFrom(const wire::AssignmentReport& from) {
   AssignmentReport to;
   NDP_RETURN_IF_ERROR(CheckCount(from.job(), "AssignmentReport.job"));
@@ -137,6 +146,8 @@ void ToWire(const AssignmentReport& from, wire::AssignmentReport& to) {
 void ToWire(const StoreMessage& from, wire::ControlRequest& to) {
   if (const auto* heartbeat = std::get_if<StoreHeartbeat>(&from)) {
     to.mutable_heartbeat()->set_last_change(heartbeat->last_change);
+    to.mutable_heartbeat()->set_feature_bytes(heartbeat->feature_bytes);
+    to.mutable_heartbeat()->set_sidecar_bytes(heartbeat->sidecar_bytes);
   } else {
     ToWire(std::get<AssignmentReport>(from), *to.mutable_assignment_report());
   }
@@ -145,8 +156,7 @@ void ToWire(const StoreMessage& from, wire::ControlRequest& to) {
 Result<StoreMessage> FromWire(const wire::ControlRequest& from) {
   switch (from.message_case()) {
     case wire::ControlRequest::kHeartbeat:
-      NDP_RETURN_IF_ERROR(CheckCount(from.heartbeat().last_change(), "StoreHeartbeat.last_change"));
-      return StoreHeartbeat{.last_change = from.heartbeat().last_change()};
+      return HeartbeatFrom(from.heartbeat());
     case wire::ControlRequest::kAssignmentReport:
       return ReportFrom(from.assignment_report());
     default:

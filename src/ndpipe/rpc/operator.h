@@ -23,6 +23,8 @@ struct StoreStatus {
   int64_t applied_changes = 0;
   int64_t last_change = 0;
   int64_t last_seen_us = 0;
+  int64_t feature_bytes = 0;  // on its disk; of an absent store as it last told, or 0
+  int64_t sidecar_bytes = 0;
 };
 
 struct JobStatus {

@@ -61,6 +61,8 @@ TEST_F(RpcTest, StatusHasAllFields) {
   EXPECT_EQ(got->stores[0].applied_changes, 9);
   EXPECT_EQ(got->stores[0].last_change, 10);
   EXPECT_EQ(got->stores[0].last_seen_us, 11);
+  EXPECT_EQ(got->stores[0].feature_bytes, 12);
+  EXPECT_EQ(got->stores[0].sidecar_bytes, 13);
   ASSERT_EQ(got->jobs.size(), 1u);
   ExpectSameJob(got->jobs[0], FakeOperator::SomeJob(1));
 }

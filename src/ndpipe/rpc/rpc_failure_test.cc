@@ -42,7 +42,7 @@ TEST_F(NoTuner, EveryCallSaysSoAtOnce) {
   EXPECT_THAT(status.error().message, HasSubstr("cannot reach the Tuner"));
   EXPECT_THAT(status.error().message, HasSubstr("is it running?"));
   ExpectUnreachable(operator_->ListJobs().error());
-  ExpectUnreachable(client_->RunControl(SomeHello("s"), {}, [] { return int64_t{0}; }, {}));
+  ExpectUnreachable(client_->RunControl(SomeHello("s"), {}, [] { return StoreHeartbeat{}; }, {}));
   ExpectUnreachable(
       client_->SendChanges("s", [] { return std::vector<photo::Change>(); }, {}).error());
   ExpectUnreachable(client_->OpenWork(kKey, {})->Next().error());
@@ -63,8 +63,8 @@ TEST_F(NoTuner, ATunerThatComesBackIsUsedAtOnce) {
     fetched = client_->FetchFile(FileKind::kManifest, {}, folder_ / "got", {});
     stop.request_stop();
   };
-  const Error ended =
-      client_->RunControl(SomeHello("s"), callbacks, [] { return int64_t{0}; }, stop.get_token());
+  const Error ended = client_->RunControl(
+      SomeHello("s"), callbacks, [] { return StoreHeartbeat{}; }, stop.get_token());
   EXPECT_EQ(ended.code, ErrorCode::kCancelled) << ended.message;
   EXPECT_TRUE(fetched) << fetched.error().message;
 }
@@ -134,7 +134,7 @@ TEST_F(LostTuner, InControl) {
   callbacks.on_welcome = [&](const Welcome&) { welcomed = true; };
   std::optional<Error> error;
   std::jthread caller([&] {
-    error = client_->RunControl(SomeHello("s"), callbacks, [] { return int64_t{0}; }, {});
+    error = client_->RunControl(SomeHello("s"), callbacks, [] { return StoreHeartbeat{}; }, {});
   });
   ASSERT_TRUE(Eventually([&] { return welcomed.load(); }));
   server_.reset();
@@ -261,7 +261,7 @@ TEST_F(RpcTest, ASilentTunerIsGivenUp) {
   builder.RegisterService(&service);
   const auto server = builder.BuildAndStart();
   const auto client = *StoreLinkClient::Create({"127.0.0.1", port}, {});
-  const Error ended = client->RunControl(SomeHello("s"), {}, [] { return int64_t{0}; }, {});
+  const Error ended = client->RunControl(SomeHello("s"), {}, [] { return StoreHeartbeat{}; }, {});
   EXPECT_EQ(ended.code, ErrorCode::kUnavailable);
   EXPECT_THAT(ended.message, HasSubstr("not been heard"));
   server->Shutdown();

@@ -187,7 +187,9 @@ class FakeOperator : public Operator {
                                      .photos = 8,
                                      .applied_changes = 9,
                                      .last_change = 10,
-                                     .last_seen_us = 11}},
+                                     .last_seen_us = 11,
+                                     .feature_bytes = 12,
+                                     .sidecar_bytes = 13}},
                          .jobs = {SomeJob(1)}};
   }
   Result<std::vector<JobStatus>> ListJobs() override {

@@ -54,6 +54,8 @@ struct Welcome {  // tuner → store, first
 };
 struct StoreHeartbeat {  // store → tuner, every heartbeat_interval_ms
   int64_t last_change = 0;
+  int64_t feature_bytes = 0;  // on its disk, of cached features
+  int64_t sidecar_bytes = 0;  // on its disk, of sidecars
 };
 struct TunerHeartbeat {};  // tuner → store, as often
 struct PullChanges {       // tuner → store: send the change log from after + 1
@@ -195,10 +197,11 @@ class StoreLinkClient {
   virtual ~StoreLinkClient() = default;
 
   // Holds the control stream until it ends, and says why it ended; sends a heartbeat by itself as
-  // often as Welcome says, with what `last_change` returns. No heartbeat from the Tuner for 10
+  // often as Welcome says: what `heartbeat` returns. No heartbeat from the Tuner for 10
   // intervals ends it (kUnavailable).
   virtual Error RunControl(const Hello& hello, const ControlCallbacks& callbacks,
-                           const std::function<int64_t()>& last_change, std::stop_token stop) = 0;
+                           const std::function<StoreHeartbeat()>& heartbeat,
+                           std::stop_token stop) = 0;
   // Queues a report on the running control stream; dropped when there is none.
   virtual void Report(const AssignmentReport& report) = 0;
 

@@ -96,14 +96,15 @@ class StoreLinkClientImpl final : public StoreLinkClient {
   }
 
   Error RunControl(const Hello& hello, const ControlCallbacks& callbacks,
-                   const std::function<int64_t()>& last_change, std::stop_token stop) override {
+                   const std::function<StoreHeartbeat()>& heartbeat,
+                   std::stop_token stop) override {
     ControlCallbacks outer = callbacks;
     outer.on_welcome = [&](const Welcome& welcome) {
       // The bulk connection may still wait out its backoff from when the Tuner was away.
       RenewBulk();
       if (callbacks.on_welcome) callbacks.on_welcome(welcome);
     };
-    return control_.Run(hello, outer, last_change, std::move(stop));
+    return control_.Run(hello, outer, heartbeat, std::move(stop));
   }
 
   void Report(const AssignmentReport& report) override { control_.Report(report); }

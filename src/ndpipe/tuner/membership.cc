@@ -120,7 +120,7 @@ Result<rpc::Welcome> Membership::Join(const rpc::Hello& hello, int64_t applied,
 }
 
 void Membership::Heard(const std::string& store, int64_t session,
-                       std::optional<int64_t> last_change) {
+                       const std::optional<rpc::StoreHeartbeat>& heartbeat) {
   {
     std::lock_guard lock(mutex_);
     const auto found = members_.find(store);
@@ -130,8 +130,11 @@ void Membership::Heard(const std::string& store, int64_t session,
     member.heard = std::chrono::steady_clock::now();
     member.view.last_seen_us = NowUtcUs();
     heard_.notify_all();
-    if (!last_change || *last_change <= member.view.last_change) return;
-    member.view.last_change = *last_change;
+    if (!heartbeat) return;
+    member.view.feature_bytes = heartbeat->feature_bytes;
+    member.view.sidecar_bytes = heartbeat->sidecar_bytes;
+    if (heartbeat->last_change <= member.view.last_change) return;
+    member.view.last_change = heartbeat->last_change;
   }
   wakeup_.Raise();
 }

@@ -25,6 +25,8 @@ struct StoreView {
   int64_t last_change = 0;  // of its change log, as it says
   int64_t applied = 0;      // of it, in the label database
   int64_t last_seen_us = 0;
+  int64_t feature_bytes = 0;  // on its disk, as it last said in this life of the Tuner
+  int64_t sidecar_bytes = 0;
   double absent_seconds = 0;  // since it was lost, or since this Tuner started; 0 when connected
   bool caught_up() const { return applied >= last_change; }
 };
@@ -45,7 +47,8 @@ class Membership {
   Result<rpc::Welcome> Join(const rpc::Hello& hello, int64_t applied,
                             std::shared_ptr<rpc::StoreChannel> channel);
   // Nothing happens for a session that is not the current one.
-  void Heard(const std::string& store, int64_t session, std::optional<int64_t> last_change);
+  void Heard(const std::string& store, int64_t session,
+             const std::optional<rpc::StoreHeartbeat>& heartbeat);
   void Leave(const std::string& store, int64_t session);
   void SetApplied(const std::string& store, int64_t applied);
 

@@ -113,7 +113,7 @@ Result<rpc::Welcome> TunerService::OnHello(const rpc::Hello& hello,
 void TunerService::OnMessage(const std::string& store_id, int64_t session,
                              const rpc::StoreMessage& message) {
   if (const auto* heartbeat = std::get_if<rpc::StoreHeartbeat>(&message)) {
-    membership_.Heard(store_id, session, heartbeat->last_change);
+    membership_.Heard(store_id, session, *heartbeat);
     return;
   }
   membership_.Heard(store_id, session, std::nullopt);
@@ -206,6 +206,8 @@ Result<rpc::ClusterStatus> TunerService::GetStatus() {
     store.applied_changes = view.applied;
     store.last_change = view.last_change;
     store.last_seen_us = view.last_seen_us;
+    store.feature_bytes = view.feature_bytes;
+    store.sidecar_bytes = view.sidecar_bytes;
     status.stores.push_back(std::move(store));
   }
   NDP_ASSIGN(const auto records, jobs_->List());
