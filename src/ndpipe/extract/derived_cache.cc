@@ -48,7 +48,7 @@ void DerivedCache::WriteFeatures(std::span<const int64_t> photos, std::span<cons
     items.push_back({.number = photos[i],
                      .bytes = {reinterpret_cast<const uint8_t*>(mine.data()), mine.size_bytes()}});
   }
-  Put(feature_space_, items);
+  Put(feature_space_, items, may_write_features_);
 }
 
 std::vector<uint8_t> DerivedCache::ReadSidecar(int64_t photo) {
@@ -86,15 +86,16 @@ void DerivedCache::PutSidecars(const std::vector<Sidecar>& sidecars) {
   for (const Sidecar& sidecar : sidecars) {
     items.push_back({.number = sidecar.photo, .bytes = sidecar.bytes});
   }
-  if (!items.empty()) Put(sidecar_space_, items);
+  if (!items.empty()) Put(sidecar_space_, items, may_write_sidecars_);
 }
 
-void DerivedCache::Put(const std::string& space, std::span<const photo::DerivedStore::Item> items) {
-  if (!may_write_) return;
+void DerivedCache::Put(const std::string& space, std::span<const photo::DerivedStore::Item> items,
+                       std::atomic<bool>& may_write) {
+  if (!may_write) return;
   const Status put = store_->Put(space, items);
-  if (put || !may_write_.exchange(false)) return;
-  spdlog::warn("sidecars and features are not kept for the rest of this run: {}",
-               put.error().message);
+  if (put || !may_write.exchange(false)) return;
+  spdlog::warn("no more {} are kept in this run: {}",
+               &may_write == &may_write_features_ ? "features" : "sidecars", put.error().message);
 }
 
 }  // namespace ndpipe::extract

@@ -13,8 +13,9 @@
 namespace ndpipe::extract {
 
 // Reads and writes DerivedStore in the spaces of one backbone. Whatever is wrong with the cache
-// costs time, never a result: a failed read counts as absent, and after a failed write the rest of
-// the run writes nothing. Thread-safe. Without a store, everything is absent and nothing is kept.
+// costs time, never a result: a failed read counts as absent, and after a failed write of features
+// or of sidecars the rest of the run writes no more of them. Thread-safe. Without a store,
+// everything is absent and nothing is kept.
 class DerivedCache {
  public:
   // feature_size: of the engine. Features are left alone unless it is the backbone's own cut.
@@ -34,7 +35,7 @@ class DerivedCache {
   // bytes: of sidecar_codec(). Kept in memory until a batch is full or FlushSidecars.
   void WriteSidecar(int64_t photo, std::vector<uint8_t> bytes);
   void FlushSidecars();
-  bool keeps_sidecars() const { return use_sidecars_ && may_write_; }
+  bool keeps_sidecars() const { return use_sidecars_ && may_write_sidecars_; }
   photo::SidecarCodec sidecar_codec() const { return sidecar_codec_; }
 
  private:
@@ -42,7 +43,8 @@ class DerivedCache {
     int64_t photo = 0;
     std::vector<uint8_t> bytes;
   };
-  void Put(const std::string& space, std::span<const photo::DerivedStore::Item> items);
+  void Put(const std::string& space, std::span<const photo::DerivedStore::Item> items,
+           std::atomic<bool>& may_write);
   void PutSidecars(const std::vector<Sidecar>& sidecars);
 
   photo::DerivedStore* const store_;  // borrowed; may be null
@@ -52,7 +54,8 @@ class DerivedCache {
   const std::string feature_space_;
   const photo::SidecarCodec sidecar_codec_;
   const std::string sidecar_space_;
-  std::atomic<bool> may_write_ = true;
+  std::atomic<bool> may_write_features_ = true;
+  std::atomic<bool> may_write_sidecars_ = true;
 
   std::mutex mutex_;
   std::vector<Sidecar> pending_;  // guarded by mutex_; fewer than a batch

@@ -461,6 +461,21 @@ TEST_F(ExtractorTest, SidecarsOfEveryCodecGiveThePhotosFeatures) {
   }
 }
 
+TEST_F(ExtractorTest, AFullFeatureCacheStopsNeitherTheRunNorTheSidecars) {
+  const auto derived = photo::DerivedStore::Open(folder_).value();
+  ASSERT_TRUE(derived->SetBound("feature/", 100));
+  FakePhotos photos;
+  FakeBody body(3, 2);
+  const auto blocks = MakeBlocks({20, 10});
+  const ExtractOptions options{.derived = derived.get()};
+  ASSERT_TRUE(Run(body, photos, options, blocks));
+  ExpectComplete(blocks, photos);
+  const auto again = Run(body, photos, options, blocks);
+  EXPECT_EQ(again->from_features, 0);
+  EXPECT_EQ(again->from_sidecars, 30);
+  ExpectComplete(blocks, photos);
+}
+
 TEST_F(ExtractorTest, AnotherCutsFeaturesAreNotCached) {
   const auto derived = photo::DerivedStore::Open(folder_).value();
   FakeBody body(2, 2);
