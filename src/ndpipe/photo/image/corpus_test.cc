@@ -1,10 +1,5 @@
-// Hostile and damaged photos, within limits of memory and time: each in a child process, so that
-// one that breaks them is seen. Under AddressSanitizer in this process, so that leaks are found.
+// Hostile and damaged photos and sidecars, within limits of memory and time.
 #include <gtest/gtest.h>
-#include <libdeflate.h>
-#include <sys/resource.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <cstdio>
 // jpeglib.h needs the header above.
@@ -13,49 +8,27 @@
 #include <algorithm>
 #include <random>
 
-#include "ndpipe/base/hash.h"
+#include "ndpipe/photo/image/hostile_photos.h"
 #include "ndpipe/photo/image/photos_in_tar.h"
 #include "ndpipe/photo/image/preprocess.h"
+#include "ndpipe/photo/image/sidecar.h"
+#include "ndpipe/photo/image/within_bounds.h"
 
 namespace ndpipe::photo {
 namespace {
 
-constexpr int64_t kMebibyte = int64_t{1} << 20;
-// What the program itself takes beside a photo.
-constexpr int64_t kProgramBytes = 128 * kMebibyte;
-constexpr rlim_t kMaxCpuSeconds = 200;
+// Empty when a photo was decoded, or refused as its user should be told.
+std::string Judge(const Status& done) {
+  if (done) return {};
+  if (done.error().message.empty()) return "refused without a reason";
+  const ErrorCode code = done.error().code;
+  const bool known = code == ErrorCode::kDataLoss || code == ErrorCode::kInvalidArgument ||
+                     code == ErrorCode::kResourceExhausted;
+  return known ? std::string() : "an odd error: " + done.error().message;
+}
 
-#ifdef __SANITIZE_ADDRESS__
-constexpr bool kInChild = false;
-#else
-constexpr bool kInChild = true;
-#endif
-
-// work returns an error's text, or nothing. It may take max_bytes of memory.
-template <typename Work>
-void ExpectWithin(int64_t max_bytes, Work work) {
-  if (!kInChild) {
-    EXPECT_EQ(work(), "");
-    return;
-  }
-  const pid_t child = ::fork();
-  ASSERT_GE(child, 0);
-  if (child == 0) {
-    const rlimit memory = {static_cast<rlim_t>(max_bytes + 4 * kProgramBytes),
-                           static_cast<rlim_t>(max_bytes + 4 * kProgramBytes)};
-    const rlimit cpu = {kMaxCpuSeconds, kMaxCpuSeconds};
-    ::setrlimit(RLIMIT_AS, &memory);
-    ::setrlimit(RLIMIT_CPU, &cpu);
-    const std::string problem = work();
-    if (!problem.empty()) std::fprintf(stderr, "%s\n", problem.c_str());
-    ::_exit(problem.empty() ? 0 : 1);
-  }
-  int status = 0;
-  rusage usage{};
-  ASSERT_EQ(::wait4(child, &status, 0, &usage), child);
-  EXPECT_TRUE(WIFEXITED(status)) << "killed by signal " << WTERMSIG(status);
-  EXPECT_EQ(WEXITSTATUS(status), 0);
-  EXPECT_LE(usage.ru_maxrss * 1024, max_bytes + kProgramBytes);
+std::vector<uint8_t> Output() {
+  return std::vector<uint8_t>(static_cast<size_t>(PreprocessSpec().num_bytes()));
 }
 
 class Corpus : public testing::Test {
@@ -70,22 +43,8 @@ class Corpus : public testing::Test {
     ASSERT_EQ(photos_.size(), 150u);
   }
 
-  // Empty when a photo was decoded, or refused as its user should be told.
-  static std::string Judge(const Status& done) {
-    if (done) return {};
-    if (done.error().message.empty()) return "refused without a reason";
-    const ErrorCode code = done.error().code;
-    const bool known = code == ErrorCode::kDataLoss || code == ErrorCode::kInvalidArgument ||
-                       code == ErrorCode::kResourceExhausted;
-    return known ? std::string() : "an odd error: " + done.error().message;
-  }
-
   std::vector<NamedBytes> photos_;
 };
-
-std::vector<uint8_t> Output() {
-  return std::vector<uint8_t>(static_cast<size_t>(PreprocessSpec().num_bytes()));
-}
 
 TEST_F(Corpus, EveryPhotoCutAtTwentyPointsIsRefused) {
   ExpectWithin(128 * kMebibyte, [&]() -> std::string {
@@ -120,7 +79,7 @@ TEST_F(Corpus, TwoThousandDamagedPhotosAreRefusedOrDecoded) {
   });
 }
 
-TEST_F(Corpus, ZeroesAndNoiseBehindAnyFormatsFirstBytesAreRefused) {
+TEST(Hostile, ZeroesAndNoiseBehindAnyFormatsFirstBytesAreRefused) {
   using std::string_view_literals::operator""sv;
   ExpectWithin(128 * kMebibyte, [&]() -> std::string {
     std::mt19937 random(4);
@@ -147,35 +106,118 @@ TEST_F(Corpus, ZeroesAndNoiseBehindAnyFormatsFirstBytesAreRefused) {
   });
 }
 
-void AppendBigEndian(std::vector<uint8_t>& to, uint32_t value) {
-  for (int shift = 24; shift >= 0; shift -= 8) to.push_back(static_cast<uint8_t>(value >> shift));
+TEST(Hostile, PhotosOfEveryFormatAreRefusedForTheirReason) {
+  ExpectWithin(256 * kMebibyte, []() -> std::string {
+    auto out = Output();
+    for (const HostilePhoto& photo : HostilePhotos()) {
+      const auto done = Preprocess(photo.bytes, {}, {}, out);
+      if (done) return photo.name + " is decoded";
+      if (auto problem = Judge(done); !problem.empty()) return photo.name + ": " + problem;
+      if (done.error().code != photo.code) {
+        return photo.name + " is refused for another reason: " + done.error().message;
+      }
+    }
+    return {};
+  });
 }
 
-void AppendChunk(std::vector<uint8_t>& png, std::string_view type, std::span<const uint8_t> data) {
-  AppendBigEndian(png, static_cast<uint32_t>(data.size()));
-  const size_t begin = png.size();
-  png.insert(png.end(), type.begin(), type.end());
-  png.insert(png.end(), data.begin(), data.end());
-  AppendBigEndian(png, Crc32(std::span(png).subspan(begin)));
+TEST(Hostile, GeneratedPhotosCutAtTwentyPointsAreRefused) {
+  ExpectWithin(128 * kMebibyte, []() -> std::string {
+    auto out = Output();
+    for (const TestPhoto& photo : GeneratedPhotos()) {
+      if (const auto done = Preprocess(photo.bytes, {}, {}, out); !done) {
+        return photo.name + " whole is refused: " + done.error().message;
+      }
+      for (size_t i = 0; i < 20; ++i) {
+        const auto part = std::span(photo.bytes).first(photo.bytes.size() * i / 20);
+        const auto done = Preprocess(part, {}, {}, out);
+        if (done) return photo.name + " is decoded though cut at twentieth " + std::to_string(i);
+        if (auto problem = Judge(done); !problem.empty()) return photo.name + ": " + problem;
+      }
+    }
+    return {};
+  });
 }
 
-// A black square of one bit a pixel: some tens of kilobytes, whatever its size.
-std::vector<uint8_t> BlackPng(uint32_t side) {
-  const std::vector<uint8_t> rows(size_t{side} * (1 + (side + 7) / 8));
-  libdeflate_compressor* compressor = libdeflate_alloc_compressor(9);
-  std::vector<uint8_t> packed(libdeflate_zlib_compress_bound(compressor, rows.size()));
-  packed.resize(
-      libdeflate_zlib_compress(compressor, rows.data(), rows.size(), packed.data(), packed.size()));
-  libdeflate_free_compressor(compressor);
-  std::vector<uint8_t> png = {0x89, 'P', 'N', 'G', '\r', '\n', 0x1A, '\n'};
-  std::vector<uint8_t> header;
-  AppendBigEndian(header, side);
-  AppendBigEndian(header, side);
-  header.insert(header.end(), {1, 0, 0, 0, 0});
-  AppendChunk(png, "IHDR", header);
-  AppendChunk(png, "IDAT", packed);
-  AppendChunk(png, "IEND", {});
-  return png;
+TEST(Hostile, TwoThousandDamagedGeneratedPhotosAreRefusedOrDecoded) {
+  ExpectWithin(512 * kMebibyte, []() -> std::string {
+    auto out = Output();
+    const auto& photos = GeneratedPhotos();
+    for (uint32_t i = 0; i < 2'000; ++i) {
+      const TestPhoto& photo = photos[i % photos.size()];
+      const auto done = Preprocess(Damaged(photo.bytes, i), {}, {}, out);
+      if (auto problem = Judge(done); !problem.empty()) return photo.name + ": " + problem;
+    }
+    return {};
+  });
+}
+
+// Each photo's sidecar in each codec, cut and damaged.
+std::string DamageSidecars(std::span<const uint8_t> pixels, uint32_t seed) {
+  auto out = Output();
+  for (const SidecarCodec codec : SidecarCodecs()) {
+    const std::string name(NameOf(codec));
+    const auto sidecar = EncodeSidecar(pixels, {}, codec);
+    if (!DecodeSidecar(sidecar, {}, codec, out)) return name + " is refused whole";
+    for (size_t i = 0; i < 20; ++i) {
+      const auto part = std::span(sidecar).first(sidecar.size() * i / 20);
+      if (DecodeSidecar(part, {}, codec, out)) return name + " is decoded though cut";
+    }
+    for (uint32_t i = 0; i < 14; ++i) {
+      const auto done = DecodeSidecar(Damaged(sidecar, 100 * seed + i), {}, codec, out);
+      if (!done && done.error().code != ErrorCode::kDataLoss) return name + ": an odd error";
+    }
+  }
+  return {};
+}
+
+TEST_F(Corpus, SidecarsOfEveryPhotoCutOrDamagedAreRefusedOrDecoded) {
+  ExpectWithin(64 * kMebibyte, [&]() -> std::string {
+    auto pixels = Output();
+    for (uint32_t i = 0; i < photos_.size(); ++i) {
+      if (!Preprocess(photos_[i].bytes, {}, {}, pixels)) return photos_[i].name + " is refused";
+      if (auto problem = DamageSidecars(pixels, i); !problem.empty()) {
+        return photos_[i].name + ": " + problem;
+      }
+    }
+    return {};
+  });
+}
+
+TEST(Hostile, SidecarsOfGeneratedPhotosCutOrDamagedAreRefusedOrDecoded) {
+  ExpectWithin(64 * kMebibyte, []() -> std::string {
+    auto pixels = Output();
+    uint32_t seed = 0;
+    for (const TestPhoto& photo : GeneratedPhotos()) {
+      if (!Preprocess(photo.bytes, {}, {}, pixels)) return photo.name + " is refused";
+      if (auto problem = DamageSidecars(pixels, seed++); !problem.empty()) {
+        return photo.name + ": " + problem;
+      }
+    }
+    return {};
+  });
+}
+
+// A gigabyte of zeros in a megabyte or less, as any of the codecs would pack it.
+TEST(Bomb, ASidecarIsRefusedWithoutBeingUnpacked) {
+  for (const SidecarCodec codec : SidecarCodecs()) {
+    const PreprocessSpec huge{.resize_short_side = 4096, .crop_height = 4096, .crop_width = 4096};
+    const auto bomb =
+        EncodeSidecar(std::vector<uint8_t>(static_cast<size_t>(huge.num_bytes())), huge, codec);
+    // What it holds comes again and again: streams may follow each other.
+    std::vector<uint8_t> chain;
+    while (chain.size() < size_t{4} << 20) chain.insert(chain.end(), bomb.begin(), bomb.end());
+    ExpectWithin(16 * kMebibyte + static_cast<int64_t>(chain.size() + bomb.size()),
+                 [&]() -> std::string {
+                   auto out = Output();
+                   for (const auto& bytes : {bomb, chain}) {
+                     const auto done = DecodeSidecar(bytes, {}, codec, out);
+                     if (done) return std::string(NameOf(codec)) + " is decoded";
+                     if (done.error().code != ErrorCode::kDataLoss) return done.error().message;
+                   }
+                   return {};
+                 });
+  }
 }
 
 TEST(Bomb, APngWithinTheLimitsStaysWithinThem) {
