@@ -28,6 +28,8 @@ class ItemStore {
   // Of numbers that ascend by one; each is there.
   virtual Status ReadTogether(std::span<const int64_t> numbers, const Take& take) = 0;
   virtual Status ReadOne(int64_t number, const Take& take) = 0;
+  // From now on reading does not look for damage. The derived store always does.
+  virtual void StopChecking() {}
   // On return no file has the items' bytes any more.
   virtual Status Purge(std::span<const int64_t> numbers) = 0;
   // All items go, and their room comes back.
