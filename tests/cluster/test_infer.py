@@ -178,6 +178,35 @@ def test_zips_and_stores_of_photos(tmp_path, store, photos, labels):
     assert all((store / path).exists() for path in rows)
 
 
+class Pipe:
+    """A file that one can only write to, as a zip's writer finds it at the end of a pipe."""
+
+    def __init__(self, file):
+        self.file = file
+
+    def write(self, data):
+        return self.file.write(data)
+
+    def flush(self):
+        self.file.flush()
+
+
+def test_zips_of_every_writer(tmp_path, photos, labels):
+    jpeg = (photos / "photo-00.jpg").read_bytes()
+    with zipfile.ZipFile(tmp_path / "zip64.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        with archive.open("large.jpg", "w", force_zip64=True) as entry:
+            entry.write(jpeg)
+        with archive.open("naïve, 写真.jpg", "w") as entry:
+            entry.write(jpeg)
+    with (tmp_path / "piped.zip").open("wb") as file:  # sizes stand behind the entries
+        with zipfile.ZipFile(Pipe(file), "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("piped.jpg", jpeg)
+    for name, paths in (("zip64.zip", ["large.jpg", "naïve, 写真.jpg"]), ("piped.zip", ["piped.jpg"])):
+        _, rows = infer(tmp_path / name, tmp_path)
+        assert list(rows) == paths
+        assert {row["class_index"] for row in rows.values()} == {labels["photo-00"]}
+
+
 def test_damaged_zips_end_with_a_reason(tmp_path, photos):
     file = tmp_path / "photos.zip"
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
