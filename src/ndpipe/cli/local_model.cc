@@ -25,18 +25,38 @@ Result<std::filesystem::path> CacheFolder() {
   return folder;
 }
 
-Result<LocalModel> OpenLocalModel(const LocalModelOptions& options) {
-  LocalModel local;
-  NDP_ASSIGN(const auto precision, model::ParsePrecision(options.precision));
-  NDP_ASSIGN(const auto onnx_file, model::ResolveModel(options.model));
+Result<model::Backbone> ImportLocalModel(const LocalModelOptions& options) {
+  NDP_ASSIGN(auto onnx_file, model::ResolveModel(options.model));
+  if (options.precision == "int8") {
+    const auto variant = onnx_file.parent_path() / "int8" / "model.onnx";
+    std::error_code error;
+    if (!std::filesystem::is_regular_file(variant, error)) {
+      return Fail(ErrorCode::kNotFound, "no quantised variant " + variant.string() +
+                                            ": make it with tools/setup/quantize.sh");
+    }
+    onnx_file = variant;
+  }
   NDP_ASSIGN(const auto cache, CacheFolder());
   NDP_ASSIGN(auto backbones, model::BackboneFolder::Open(cache / "backbones"));
-  NDP_ASSIGN(local.backbone, backbones.Add(onnx_file, {}));
+  return backbones.Add(onnx_file, {});
+}
+
+Result<LocalModel> OpenLocalModel(const LocalModelOptions& options) {
+  NDP_ASSIGN(auto backbone, ImportLocalModel(options));
+  return OpenLocalModel(options, std::move(backbone));
+}
+
+Result<LocalModel> OpenLocalModel(const LocalModelOptions& options, model::Backbone backbone) {
+  LocalModel local;
+  const std::string rest = options.precision == "int8" ? "fp32" : options.precision;
+  NDP_ASSIGN(local.precision, model::ParsePrecision(rest));
+  NDP_ASSIGN(const auto cache, CacheFolder());
+  local.backbone = std::move(backbone);
   NDP_ASSIGN(local.own_tail, model::OwnTail(local.backbone));
   NDP_ASSIGN(local.tail, engine::CreateTailEngine(local.own_tail));
   engine::BodyOptions body;
   body.device = options.device;
-  body.precision = precision;
+  body.precision = local.precision;
   body.num_threads = options.num_threads;
   body.input_form = options.input_form;
   body.cache_folder = cache / "compiled";
