@@ -86,8 +86,12 @@ Result<extract::ExtractStats> AssignmentRunner::RunPipeline(
     if (!sent) work_stop.request_stop();
     return sent;
   };
+  extract::ExtractOptions options = options_;
+  if (options.use_sidecars) {
+    options.lossless_codec = codec_.Get(models.backbone->manifest.preprocess, *models.body);
+  }
   extract::Extractor extractor(*models.backbone, assignment.precision, *models.body, store_,
-                               options_);
+                               options);
   return extractor.Run(next, stopping_sink, stop);
 }
 

@@ -7,6 +7,7 @@
 #include "ndpipe/extract/extractor.h"
 #include "ndpipe/photo/derived/derived_store.h"
 #include "ndpipe/photo/store.h"
+#include "ndpipe/pipestore/codec_setting.h"
 #include "ndpipe/pipestore/model_cache.h"
 #include "ndpipe/rpc/store_link.h"
 
@@ -15,9 +16,9 @@ namespace ndpipe::pipestore {
 // Borrows everything. One assignment at a time.
 class AssignmentRunner {
  public:
-  AssignmentRunner(photo::PhotoStore& store, extract::ExtractOptions options, ModelCache& models,
-                   rpc::StoreLinkClient& tuner)
-      : store_(store), options_(options), models_(models), tuner_(tuner) {}
+  AssignmentRunner(photo::PhotoStore& store, extract::ExtractOptions options, CodecSetting& codec,
+                   ModelCache& models, rpc::StoreLinkClient& tuner)
+      : store_(store), options_(options), codec_(codec), models_(models), tuner_(tuner) {}
 
   // Blocks until the Tuner has no more work for this assignment and every block is acknowledged.
   // kAborted: the assignment is of a former life; kUnavailable: the Tuner was lost; kCancelled:
@@ -38,6 +39,7 @@ class AssignmentRunner {
 
   photo::PhotoStore& store_;
   const extract::ExtractOptions options_;
+  CodecSetting& codec_;
   ModelCache& models_;
   rpc::StoreLinkClient& tuner_;
 };

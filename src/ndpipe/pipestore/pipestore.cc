@@ -63,6 +63,16 @@ bool IsFinal(const Error& error, double refused_seconds) {
          error.code == ErrorCode::kUnauthenticated || error.code == ErrorCode::kPermissionDenied;
 }
 
+Status BoundSpace(photo::DerivedStore& derived, const PipeStoreOptions& options) {
+  if (options.max_feature_bytes) {
+    NDP_RETURN_IF_ERROR(derived.SetBound("feature/", *options.max_feature_bytes));
+  }
+  if (options.max_sidecar_bytes) {
+    NDP_RETURN_IF_ERROR(derived.SetBound("sidecar/", *options.max_sidecar_bytes));
+  }
+  return {};
+}
+
 // The daemon's parts; members are in the order in which they depend on each other.
 class Daemon {
  public:
@@ -85,6 +95,7 @@ class Daemon {
   std::unique_ptr<photo::PhotoStore> store_;
   std::optional<FileLock> lock_;
   std::unique_ptr<photo::DerivedStore> derived_;
+  std::optional<CodecSetting> codec_;
   std::optional<ModelCache> models_;
   std::unique_ptr<rpc::StoreLinkClient> tuner_;
   std::unique_ptr<ChangeSender> changes_;
@@ -101,6 +112,9 @@ Result<std::unique_ptr<Daemon>> Daemon::Create(const PipeStoreOptions& options) 
                                                       options.store.string())));
   daemon->lock_.emplace(std::move(lock));
   NDP_ASSIGN(daemon->derived_, photo::DerivedStore::Open(daemon->store_->derived_folder()));
+  NDP_RETURN_IF_ERROR(BoundSpace(*daemon->derived_, options));
+  daemon->codec_.emplace(options.sidecar_codec, options.num_threads, *daemon->store_,
+                         *daemon->derived_);
   NDP_ASSIGN(auto models, ModelCache::Open(daemon->store_->models_folder(), options.device,
                                            options.num_threads));
   daemon->models_.emplace(std::move(models));
@@ -196,7 +210,7 @@ void Daemon::RunAssignment(const rpc::Assignment& assignment, std::stop_token st
   options.derived = derived_.get();
   options.use_features = options_.cache_features;
   options.use_sidecars = options_.cache_sidecars;
-  AssignmentRunner runner(*store_, options, *models_, *tuner_);
+  AssignmentRunner runner(*store_, options, *codec_, *models_, *tuner_);
   purger_->AssignmentBegins();
   auto stats = runner.Run(assignment, stop);
   purger_->AssignmentEnded();

@@ -3,10 +3,12 @@
 
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <stop_token>
 #include <string>
 
 #include "ndpipe/base/result.h"
+#include "ndpipe/photo/image/sidecar.h"
 #include "ndpipe/rpc/security.h"
 
 namespace ndpipe::pipestore {
@@ -20,6 +22,11 @@ struct PipeStoreOptions {
   int num_threads = 0;  // 0: all cores
   bool cache_features = true;
   bool cache_sidecars = true;
+  std::optional<photo::SidecarCodec> sidecar_codec;  // lossless; nothing: measured at first use
+  // On disk, of the store's derived data; nothing: no bound. At the bound, features of the backbone
+  // whose use lies back longest go first.
+  std::optional<int64_t> max_feature_bytes;
+  std::optional<int64_t> max_sidecar_bytes;
 };
 
 // Serves until stop. Reconnects with backoff while the Tuner is away. Returns an error only for
