@@ -90,6 +90,9 @@ void Relabel(LabelDatabase& db, int64_t version, const Sizes& sizes, int64_t bat
   const Stopwatch watch;
   Must(db.Switch(version, {"store"}));
   Print("switch", watch.Seconds(), sizes.photos);
+  const Stopwatch drop_watch;
+  Must(db.DropOldOutcomes({}));
+  Print("drop_old_outcomes", drop_watch.Seconds(), sizes.photos);
 }
 
 // As several PipeStores at once send them, in blocks of 1,024.

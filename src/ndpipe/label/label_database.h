@@ -8,6 +8,7 @@
 #include <optional>
 #include <set>
 #include <span>
+#include <stop_token>
 #include <string>
 #include <vector>
 
@@ -64,6 +65,10 @@ class LabelDatabase {
   // changes): they become pending. Idempotent. Before that transaction the index for Search is
   // filled, about a second for a million photos, while readers and writers go on.
   Result<SwitchReport> Switch(int64_t version, const std::set<std::string>& present_stores);
+  // Drops the outcomes that nobody can come back to without a relabel, in steps that let other
+  // writers through: about a second for a million. Not needed for anything but room: to be called
+  // after a switch. What a stop or a crash leaves, the next call drops.
+  Status DropOldOutcomes(const std::stop_token& stop);
   Result<int64_t> CountOutcomes(int64_t version);
 
   // ---- fine-tune ----

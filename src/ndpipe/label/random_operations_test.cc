@@ -245,6 +245,7 @@ class RandomOperationsTest : public LabelFixture {
     EXPECT_EQ(report->labelled, expected.labelled);
     EXPECT_EQ(report->failed, expected.failed);
     EXPECT_EQ(report->pending, expected.pending);
+    ASSERT_TRUE(db_->DropOldOutcomes({}));
     ForgetPruned();
   }
 

@@ -1,5 +1,4 @@
 // Switching readers to another version, and dropping the outcomes that nobody can come back to.
-#include "ndpipe/base/log.h"
 #include "ndpipe/label/impl.h"
 #include "ndpipe/label/search_index.h"
 #include "ndpipe/label/version_table.h"
@@ -253,16 +252,19 @@ Result<SwitchReport> LabelDatabase::Switch(int64_t version,
                                            const std::set<std::string>& present_stores) {
   std::lock_guard lock(impl_->switch_mutex);
   NDP_ASSIGN(Uncovered uncovered, impl_->PrepareSwitch(version));
-  NDP_ASSIGN(const SwitchReport report, impl_->Write([&](sqlite::Database& db) {
+  return impl_->Write([&](sqlite::Database& db) {
     return SwitchReaders(db, version, std::move(uncovered), present_stores);
-  }));
+  });
+}
+
+Status LabelDatabase::DropOldOutcomes(const std::stop_token& stop) {
+  std::lock_guard lock(impl_->switch_mutex);
   PruneCursor cursor;
-  while (true) {
-    const auto more = impl_->Write([&](sqlite::Database& db) { return PruneStep(db, cursor); });
-    // The switch stands; what is not pruned now is pruned after the next one.
-    if (!more) spdlog::warn("old outcomes were not dropped: {}", more.error().message);
-    if (!more || !*more) return report;
+  bool more = true;
+  while (more && !stop.stop_requested()) {
+    NDP_ASSIGN(more, impl_->Write([&](sqlite::Database& db) { return PruneStep(db, cursor); }));
   }
+  return {};
 }
 
 }  // namespace ndpipe::label

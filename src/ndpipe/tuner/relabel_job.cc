@@ -60,8 +60,14 @@ Status RelabelJob::Run(std::stop_token stop) {
     NDP_ASSIGN(const bool planned, PlanRound(connected));
     if (!planned) {
       NDP_RETURN_IF_ERROR(Distribute());
+      NDP_RETURN_IF_ERROR(SetState(
+          JobState::kRunning, fmt::format("switching readers to version {}", version_.number)));
       auto counts = context_.labels.Switch(version_.number, connected);
-      if (counts) return FinishWith(*counts);
+      if (counts) {
+        NDP_RETURN_IF_ERROR(FinishWith(*counts));
+        DropOldOutcomes(stop);
+        return {};
+      }
       // Photos came between the look and the switch: look again.
       if (counts.error().code != ErrorCode::kFailedPrecondition) {
         return std::unexpected(std::move(counts).error());
@@ -200,6 +206,13 @@ Status RelabelJob::GiveUp(const StoreView& store) {
   book_.Replace(store.id, {});
   context_.wakeup.Raise();
   return {};
+}
+
+// The job has ended and nobody waits for this; what is left is dropped after the next one.
+void RelabelJob::DropOldOutcomes(const std::stop_token& stop) {
+  if (auto dropped = context_.labels.DropOldOutcomes(stop); !dropped) {
+    spdlog::warn("old outcomes were not dropped: {}", dropped.error().message);
+  }
 }
 
 Status RelabelJob::FinishWith(const label::SwitchReport& counts) {

@@ -32,6 +32,7 @@ class RelabelJob : public ActiveJob {
   Status WorkRound(const std::stop_token& stop);
   Status Distribute();
   Status FinishWith(const label::SwitchReport& counts);
+  void DropOldOutcomes(const std::stop_token& stop);
 
   const RelabelOrder order_;
   const label::ModelVersion version_;
