@@ -149,13 +149,16 @@ def test_photos_are_told_by_content(tmp_path, photos, labels):
     jpeg = (photos / "photo-00.jpg").read_bytes()
     for name in ("a.png", "b.txt", "c", "d.JPG"):
         (folder / name).write_bytes(jpeg)
+    (folder / "e.jpg").symlink_to(photos / "photo-00.jpg")
+    (folder / "dangling.jpg").symlink_to(folder / "nowhere")
+    (folder / "round").symlink_to(folder)
     (folder / "text.jpg").write_text("this is no photo")
     (folder / "empty.webp").write_bytes(b"")
     (folder / "notes.txt").write_text("passed over")
     said, rows = infer(folder, tmp_path)
-    assert all(rows[name]["class_index"] == labels["photo-00"] for name in ("a.png", "b.txt", "c", "d.JPG"))
+    assert all(rows[name]["class_index"] == labels["photo-00"] for name in ("a.png", "b.txt", "c", "d.JPG", "e.jpg"))
     assert rows["text.jpg"]["error"] and rows["empty.webp"]["error"]
-    assert (said["photos"], said["failed"], said["passed_over"]) == (6, 2, 1)
+    assert (said["photos"], said["failed"], said["passed_over"]) == (7, 2, 1)
     said, rows = infer(folder / "b.txt", tmp_path)
     assert rows["b.txt"]["class_index"] == labels["photo-00"]
 

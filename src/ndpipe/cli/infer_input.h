@@ -36,10 +36,10 @@ struct OpenedInput {
   int64_t num_passed_over = 0;   // files beside photos that are none
 };
 
-// Photos are told by name and content, hidden files and links are left out. Where there is no photo
-// at all, or as_preprocessed is set, every file counts as a preprocessed binary. kNotFound: the
-// path, or anything in it; kInvalidArgument: a file that is neither zip nor photo; kDataLoss: a
-// damaged zip.
+// Photos are told by name and content, hidden files and linked folders are left out. Where there is
+// no photo at all, or as_preprocessed is set, every file counts as a preprocessed binary.
+// kNotFound: the path, or anything in it; kInvalidArgument: a file that is neither zip nor photo;
+// kDataLoss: a damaged zip.
 Result<OpenedInput> OpenInferInput(const std::filesystem::path& path, bool as_preprocessed);
 
 // What the binaries hold for a network with this input, told by the first ones that can be read.

@@ -19,7 +19,7 @@ Result<FolderFiles> ListFolder(const fs::path& folder) {
     if (error) return FailErrno("cannot read folder " + folder.string(), error.value());
     const bool is_hidden = entry->path().filename().string().starts_with('.');
     if (is_hidden && entry->is_directory(error)) entry.disable_recursion_pending();
-    if (is_hidden || entry->is_symlink(error) || !entry->is_regular_file(error)) continue;
+    if (is_hidden || !entry->is_regular_file(error)) continue;
     const bool is_photo =
         photo::HasPhotoName(entry->path()) || photo::BeginsLikeAPhoto(entry->path());
     (is_photo ? files.photos : files.others)

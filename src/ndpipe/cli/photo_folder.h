@@ -10,8 +10,8 @@
 
 namespace ndpipe::cli {
 
-// Paths of regular files below the folder, each list in its order; hidden ones and links are left
-// out.
+// Paths of regular files and links to such below the folder, each list in its order. Hidden ones
+// are left out, and linked folders are not entered: they may go round.
 struct FolderFiles {
   std::vector<std::string> photos;  // with a photo's name or a photo's first bytes
   std::vector<std::string> others;
