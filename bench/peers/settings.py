@@ -41,17 +41,20 @@ def first_settings(peer: str, cores: int) -> dict:
     return {axis: values[0] for axis, values in axes_of(peer, cores).items()}
 
 
-def search(peer: str, cores: int, rate_of: Callable[[dict], float]) -> dict:
-    """The fastest settings that changing one after the other, each from the best so far, finds."""
+def search(peer: str, cores: int, rate_of: Callable[[dict, float], float]) -> dict:
+    """The fastest settings that changing one after the other, each from the best so far, finds.
+
+    rate_of gets the settings and the best rate so far, so that it need not spend time on what is far behind.
+    """
     best = first_settings(peer, cores)
-    best_rate = rate_of(best)
+    best_rate = rate_of(best, 0.0)
     for axis, values in axes_of(peer, cores).items():
         before = best[axis]
         for value in values:
             if value == before:
                 continue
             tried = best | {axis: value}
-            rate = rate_of(tried)
+            rate = rate_of(tried, best_rate)
             if rate > best_rate:
                 best, best_rate = tried, rate
     return best

@@ -85,10 +85,14 @@ def test_search_keeps_the_fastest_and_never_what_does_not_run():
     axes = settings.axes_of("openvino", 4)
     best = {axis: values[-1] for axis, values in axes.items()}
 
-    def rate_of(tried):
-        return 0.0 if tried["batch"] == axes["batch"][1] else 1.0 + sum(tried[axis] == best[axis] for axis in axes)
+    def rate_of(tried, best_so_far):
+        rate = 0.0 if tried["batch"] == axes["batch"][1] else 1.0 + sum(tried[axis] == best[axis] for axis in axes)
+        bests.append(best_so_far)
+        return rate
 
+    bests = []
     assert settings.search("openvino", 4, rate_of) == best
+    assert bests == sorted(bests) and bests[0] == 0
 
 
 @pytest.mark.parametrize("peer", ["openvino", "pytorch", "ray", "onnxruntime"])
