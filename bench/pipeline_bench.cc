@@ -14,14 +14,13 @@
 #include <vector>
 
 #include "durable_labels.h"
+#include "file_photos.h"
 #include "measure.h"
 #include "ndpipe/base/clock.h"
-#include "ndpipe/base/file.h"
 #include "ndpipe/engine/engine.h"
 #include "ndpipe/extract/extractor.h"
 #include "ndpipe/photo/image/preprocess.h"
 #include "ndpipe/photo/image/sidecar.h"
-#include "ndpipe/photo/importing/generator.h"
 
 namespace ndpipe::bench {
 namespace {
@@ -33,45 +32,6 @@ constexpr double kPassSeconds = 3;  // of the engine's work in a pass; the photo
 constexpr int64_t kMinPhotos = 256;
 constexpr int64_t kMaxPhotos = 4096;
 constexpr int64_t kBlockPhotos = 256;
-constexpr int kGeneratedPhotos = 150;
-
-// Photo n of the pipeline is file n modulo their number.
-class FilePhotos : public photo::PhotoSource {
- public:
-  static Result<FilePhotos> Open(const fs::path& folder) {
-    FilePhotos photos;
-    std::error_code error;
-    for (const auto& entry : fs::directory_iterator(folder, error)) {
-      if (entry.is_regular_file(error)) photos.files_.push_back(entry.path());
-    }
-    std::ranges::sort(photos.files_);
-    if (photos.files_.empty()) return Fail(ErrorCode::kNotFound, folder.string() + ": no photos");
-    return photos;
-  }
-
-  Result<std::vector<uint8_t>> Read(int64_t number) override {
-    return ReadFile(files_[static_cast<size_t>(number) % files_.size()], photo::kMaxPhotoBytes);
-  }
-  int64_t MeanBytes() const {
-    std::error_code error;
-    uintmax_t sum = 0;
-    for (const auto& file : files_) sum += fs::file_size(file, error);
-    return static_cast<int64_t>(sum / files_.size());
-  }
-
- private:
-  std::vector<fs::path> files_;
-};
-
-Result<fs::path> GeneratePhotos(const fs::path& folder) {
-  NDP_RETURN_IF_ERROR(MakeFolders(folder));
-  NDP_ASSIGN(const auto generator, photo::Generator::Create(20, 1));
-  for (int i = 0; i < kGeneratedPhotos; ++i) {
-    NDP_ASSIGN(const auto made, generator.Make(i));
-    NDP_RETURN_IF_ERROR(WriteFileDurably(folder / fmt::format("{:04}.jpg", i), made.jpeg));
-  }
-  return folder;
-}
 
 // Calls `one` with 0, 1, 2, … on all cores for a while; calls a second.
 double RateOnAllCores(const std::function<void(int64_t)>& one) {
@@ -251,11 +211,7 @@ Status Run(const std::string& model_name, const std::string& photo_folder,
            const std::string& precision_name) {
   NDP_ASSIGN(const auto precision, model::ParsePrecision(precision_name));
   NDP_ASSIGN(const auto model, BenchModel::Open(model_name));
-  fs::path folder = photo_folder;
-  if (folder.empty()) {
-    NDP_ASSIGN(folder, GeneratePhotos(model.folder() / "photos"));
-  }
-  NDP_ASSIGN(auto photos, FilePhotos::Open(folder));
+  NDP_ASSIGN(auto photos, FilePhotos::OpenOrGenerate(photo_folder, model.folder()));
   NDP_ASSIGN(const auto body, OpenBody(model, precision));
   NDP_ASSIGN(const auto weights, model::OwnTail(model.backbone()));
   NDP_ASSIGN(const auto tail, engine::CreateTailEngine(weights));
