@@ -15,9 +15,6 @@
 
 #include "ndpipe/photo/image/coded_pictures.h"
 
-// The encoder that makes these tests' files leaks; what decodes them must not.
-extern "C" const char* __lsan_default_suppressions() { return "leak:x265_malloc\n"; }
-
 namespace ndpipe::photo {
 namespace {
 
