@@ -9,7 +9,7 @@ help:
 	@echo "make demo    the whole life of a photo store on this machine, with generated photos"
 	@echo "make test    build and run every test"
 	@echo "make build   leaves the program in $(NDPIPE)"
-	@echo "make bench   the benchmarks, one JSON line a figure"
+	@echo "make bench   the benchmarks, one JSON line a figure; BENCH_PHOTOS=FOLDER: of your own photos"
 	@echo "make format  formats the source; make lint checks format, clang-tidy and include direction"
 	@echo "BUILD_TYPE=dev|release|asan|tsan chooses the preset; PIP_INDEX_URL points pip at another index"
 
@@ -26,7 +26,7 @@ test: build
 	@tools/run_tests.sh $(BUILD_DIR)
 
 bench: build
-	@tools/run_bench.sh $(BUILD_DIR)
+	@tools/run_bench.sh $(BUILD_DIR) $(BENCH_PHOTOS)
 
 format: setup
 	@tools/format.sh

@@ -84,7 +84,7 @@ Result<std::vector<Peer>> MakeOpenVinoPeers(const model::Backbone& backbone,
     ov::Core core;
     std::vector<Peer> peers;
     for (const bool by_hints : {true, false}) {
-      for (const int64_t photos : {1, 4, 8}) {
+      for (const int64_t photos : {1, 2, 4, 8}) {
         NDP_ASSIGN(const auto graph, engine::BuildBodyGraph(core, backbone, backbone.cut,
                                                             engine::InputForm::kPixels, photos));
         ov::AnyMap properties{

@@ -18,8 +18,8 @@ struct Peer {
 };
 
 // The body at the backbone's cut, asynchronously, in throughput mode: with OpenVINO's own choice of
-// streams and requests for 1, 4 and 8 photos a request, and with a stream a core, which its hints
-// do not try.
+// streams and requests for 1, 2, 4 and 8 photos a request, and with a stream a core, which its
+// hints do not try.
 Result<std::vector<Peer>> MakeOpenVinoPeers(const model::Backbone& backbone,
                                             model::Precision precision);
 
