@@ -163,6 +163,14 @@ def test_photos_are_told_by_content(tmp_path, photos, labels):
     assert rows["b.txt"]["class_index"] == labels["photo-00"]
 
 
+def test_few_photos_do_not_choose_a_precision(tmp_path, photos, labels):
+    said, rows = infer(photos, tmp_path, "--precision", "auto")
+    assert said["precision_choice"]["precision"] == "fp32"
+    assert {path.removesuffix(".jpg"): row["class_index"] for path, row in rows.items()} == labels
+    said, _ = infer(photos, tmp_path)
+    assert said["precision_choice"] is None
+
+
 def test_zips_and_stores_of_photos(tmp_path, store, photos, labels):
     with zipfile.ZipFile(tmp_path / "photos.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         for file in sorted(photos.iterdir()):

@@ -2,14 +2,17 @@
 
 #include <algorithm>
 #include <memory>
+#include <numeric>
+#include <optional>
+#include <vector>
 
 #include "ndpipe/base/clock.h"
-#include "ndpipe/base/file.h"
 #include "ndpipe/cli/command.h"
 #include "ndpipe/cli/infer_input.h"
 #include "ndpipe/cli/label_rows.h"
 #include "ndpipe/cli/local_model.h"
 #include "ndpipe/cli/output.h"
+#include "ndpipe/cli/precision_choice.h"
 #include "ndpipe/cli/progress.h"
 #include "ndpipe/extract/extractor.h"
 
@@ -17,7 +20,6 @@ namespace ndpipe::cli {
 namespace {
 
 constexpr int64_t kPhotosPerBlock = 256;
-constexpr size_t kMaxManifestBytes = size_t{32} << 20;
 constexpr size_t kMaxShownFailures = 10;
 
 struct Flags {
@@ -34,7 +36,8 @@ struct Inference {
   double prepare_seconds = 0;
   double seconds = 0;  // wall clock from the first photo's reading until the labels are durable
   int64_t num_passed_over = 0;
-  std::string_view input;  // what the files hold
+  std::string_view input;                           // what the files hold
+  std::optional<PrecisionChoice> precision_choice;  // of --precision auto
 };
 
 std::function<Result<std::optional<extract::WorkBlock>>()> BlocksOf(int64_t num_photos) {
@@ -49,21 +52,11 @@ std::function<Result<std::optional<extract::WorkBlock>>()> BlocksOf(int64_t num_
   };
 }
 
-// The resize rule of a model that is not opened yet: what the binaries hold decides how it is.
-Result<photo::PreprocessSpec> PreprocessOf(const std::string& model_name) {
-  NDP_ASSIGN(const auto onnx_file, model::ResolveModel(model_name));
-  const auto file = onnx_file.parent_path() / "manifest.json";
-  NDP_ASSIGN(const auto json, ReadFile(file, kMaxManifestBytes));
-  auto manifest = model::ParseManifest(
-      std::string_view(reinterpret_cast<const char*>(json.data()), json.size()));
-  if (!manifest) return std::unexpected(std::move(manifest).error().Within(file.string()));
-  return manifest->preprocess;
-}
-
 // Of preprocessed binaries: makes the model take them, and says how each is decoded.
 Result<extract::Decode> PrepareForBinaries(InferInput& source, const std::string& layout,
                                            LocalModelOptions& model, Inference& inference) {
-  NDP_ASSIGN(const auto spec, PreprocessOf(model.model));
+  NDP_ASSIGN(const auto backbone, ImportLocalModel(model));
+  const auto& spec = backbone.manifest.preprocess;
   source.LimitBytes(photo::MaxPreprocessedBytes(spec.crop_height, spec.crop_width));
   NDP_ASSIGN(const auto form, TellForm(source, spec, layout));
   const bool is_float = form.element == photo::Element::kFloat32;
@@ -76,7 +69,6 @@ Result<extract::Decode> PrepareForBinaries(InferInput& source, const std::string
 
 Status Infer(LocalModel& local, const Flags& flags, const extract::ExtractOptions& options,
              InferInput& source, const std::stop_token& stop, Inference& inference) {
-  NDP_ASSIGN(const auto precision, model::ParsePrecision(flags.model.precision));
   NDP_ASSIGN(auto rows, LabelRows::Create(flags.output, local.backbone, source));
   Progress progress("labelling");
   int64_t done = 0;
@@ -89,13 +81,23 @@ Status Infer(LocalModel& local, const Flags& flags, const extract::ExtractOption
     progress.Update(done, source.num_photos());
     return {};
   };
-  extract::Extractor extractor(local.backbone, precision, *local.body, source, options);
+  extract::Extractor extractor(local.backbone, local.precision, *local.body, source, options);
   const Stopwatch watch;
   NDP_ASSIGN(inference.stats, extractor.Run(BlocksOf(source.num_photos()), sink, stop));
   NDP_RETURN_IF_ERROR(rows.Commit());
   inference.seconds = watch.Seconds();
   inference.first_failures = rows.first_failures();
   return {};
+}
+
+Result<LocalModel> Open(const LocalModelOptions& model, InferInput& source,
+                        const extract::ExtractOptions& options, Inference& inference) {
+  if (model.precision != "auto") return OpenLocalModel(model);
+  std::vector<int64_t> numbers(static_cast<size_t>(source.num_photos()));
+  std::iota(numbers.begin(), numbers.end(), 1);
+  NDP_ASSIGN(auto chosen, OpenBestModel(model, source, numbers, options));
+  inference.precision_choice = std::move(chosen.choice);
+  return std::move(chosen.model);
 }
 
 double ImagesPerSecond(const Inference& inference) {
@@ -116,8 +118,11 @@ Json ToJson(const Inference& inference, const LocalModel& local) {
   for (const auto& failure : inference.first_failures) {
     failures.push_back({{"path", failure.path}, {"reason", failure.reason}});
   }
+  Json precision_choice = nullptr;
+  if (inference.precision_choice) precision_choice = ToJson(*inference.precision_choice);
   return {{"model", local.backbone.manifest.name},
           {"engine", local.body->description()},
+          {"precision_choice", precision_choice},
           {"input", inference.input},
           {"photos", stats.photos},
           {"labelled", stats.photos - stats.failed},
@@ -145,6 +150,7 @@ void PrintStages(const extract::ExtractStats& stats) {
 }
 
 void PrintText(const Inference& inference, const LocalModel& local) {
+  if (inference.precision_choice) PrintPrecisionTable(*inference.precision_choice);
   const auto& stats = inference.stats;
   fmt::print("{} photos in {:.2f} s: {:.1f} images/s by the wall clock; {} labelled, {} failed\n",
              stats.photos, inference.seconds, ImagesPerSecond(inference),
@@ -172,11 +178,11 @@ Status Run(const Flags& flags, const std::stop_token& stop) {
   LocalModelOptions model = flags.model;
   extract::ExtractOptions options;
   options.num_decoders = model.num_threads;
+  const Stopwatch preparing;
   if (opened.is_preprocessed) {
     NDP_ASSIGN(options.decode, PrepareForBinaries(*opened.source, flags.layout, model, inference));
   }
-  const Stopwatch preparing;
-  NDP_ASSIGN(auto local, OpenLocalModel(model));
+  NDP_ASSIGN(auto local, Open(model, *opened.source, options, inference));
   inference.prepare_seconds = preparing.Seconds();
   NDP_RETURN_IF_ERROR(Infer(local, flags, options, *opened.source, stop, inference));
   if (flags.json) {
@@ -207,8 +213,11 @@ void DeclareInfer(CLI::App& app, Invocation& invocation) {
   command->add_option("--output", flags->output,
                       "a CSV file: path, label, class_index, confidence, error");
   AddSetting(*command, "--device", flags->model.device, "cpu or cuda:N")->capture_default_str();
-  command->add_option("--precision", flags->model.precision, "fp32, bf16")
-      ->check(CLI::IsMember({"fp32", "bf16"}))
+  command
+      ->add_option("--precision", flags->model.precision,
+                   "fp32; bf16; int8, of the model's quantised variant; auto: the fastest that "
+                   "agrees with fp32 on the photos")
+      ->check(CLI::IsMember({"fp32", "bf16", "int8", "auto"}))
       ->capture_default_str();
   AddSetting(*command, "--threads", flags->model.num_threads, "cores to use; 0: all")
       ->check(CLI::NonNegativeNumber)
