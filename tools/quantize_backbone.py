@@ -13,6 +13,7 @@ all; one that is there is replaced.
 import argparse
 import contextlib
 import json
+import logging
 import os
 import pathlib
 import random
@@ -107,10 +108,30 @@ def this_cpu_has_vnni() -> bool:
 
 
 def quantise(proto: onnx.ModelProto, photos: list[np.ndarray], arguments: argparse.Namespace) -> onnx.ModelProto:
+    # Correcting each layer's bias by inference, not by a formula, costs minutes and nearly halves the error; NNCF cannot
+    # take every graph apart for it.
+    if not arguments.fast:
+        try:
+            return quantise_with_nncf(copy_of(proto), photos, arguments, fast=False)
+        except RuntimeError as error:
+            print(f"quantize: going on with --fast, because the exact correction fails: {error}", file=sys.stderr)
+    return quantise_with_nncf(proto, photos, arguments, fast=True)
+
+
+def copy_of(proto: onnx.ModelProto) -> onnx.ModelProto:
+    copied = onnx.ModelProto()
+    copied.CopyFrom(proto)
+    return copied
+
+
+def quantise_with_nncf(
+    proto: onnx.ModelProto, photos: list[np.ndarray], arguments: argparse.Namespace, fast: bool
+) -> onnx.ModelProto:
     import nncf
     from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, OverflowFix
 
     name = proto.graph.input[0].name
+    nncf.set_log_level(logging.ERROR)  # it reports to standard output
     has_vnni = arguments.cpus == "this" and this_cpu_has_vnni()
     with contextlib.redirect_stdout(sys.stderr):  # its progress bars are no result
         return nncf.quantize(
@@ -119,8 +140,7 @@ def quantise(proto: onnx.ModelProto, photos: list[np.ndarray], arguments: argpar
             preset=nncf.QuantizationPreset.MIXED,  # activations with zero points: closer to fp32 where none is ReLU
             target_device=nncf.TargetDevice.CPU,
             subset_size=len(photos),
-            # Correcting each layer's bias by inference, not by a formula, costs seconds and halves the error.
-            fast_bias_correction=arguments.fast,
+            fast_bias_correction=fast,
             advanced_parameters=AdvancedQuantizationParameters(
                 overflow_fix=OverflowFix.DISABLE if has_vnni else OverflowFix.FIRST_LAYER
             ),
