@@ -3,7 +3,7 @@
 and of engines.
 
 usage: quantised_oracle.py make FOLDER | close FOREIGN KEPT CUT TAIL | refuse FOLDER | pixels COUNT FILE
-       | answers MODEL CUT PIXELS OUT
+       | answers MODEL CUT PIXELS OUT | pair FOLDER
 """
 
 import contextlib
@@ -177,6 +177,16 @@ def make(folder: str) -> None:
             edit(path, change)
 
 
+def pair(folder: str) -> None:
+    """FOLDER/model.onnx in fp32 and FOLDER/int8/model.onnx, its quantised variant."""
+    path = pathlib.Path(folder) / "model.onnx"
+    network(path)
+    variant = path.parent / "int8" / path.name
+    variant.parent.mkdir()
+    variant.write_bytes(path.read_bytes())
+    quantise(variant, quant_format=quantization.QuantFormat.QDQ, per_channel=True, nodes_to_exclude=["classifier"])
+
+
 def refuse(folder: str) -> None:
     """The other format, of operators that compute with quantised numbers themselves."""
     path = pathlib.Path(folder) / "operators" / "model.onnx"
@@ -238,5 +248,5 @@ def answers(model: str, cut: str, file: str, out: str) -> None:
 
 
 if __name__ == "__main__":
-    commands = {f.__name__: f for f in (make, refuse, close, pixels, answers)}
+    commands = {f.__name__: f for f in (make, pair, refuse, close, pixels, answers)}
     commands[sys.argv[1]](*sys.argv[2:])
