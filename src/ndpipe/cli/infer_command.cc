@@ -83,7 +83,13 @@ Status Infer(LocalModel& local, const Flags& flags, const extract::ExtractOption
   };
   extract::Extractor extractor(local.backbone, local.precision, *local.body, source, options);
   const Stopwatch watch;
-  NDP_ASSIGN(inference.stats, extractor.Run(BlocksOf(source.num_photos()), sink, stop));
+  auto stats = extractor.Run(BlocksOf(source.num_photos()), sink, stop);
+  if (!stats && stats.error().code == ErrorCode::kCancelled) {
+    return Fail(ErrorCode::kCancelled,
+                fmt::format("stopped after {} of {} photos: nothing was written", done,
+                            source.num_photos()));
+  }
+  NDP_ASSIGN(inference.stats, std::move(stats));
   NDP_RETURN_IF_ERROR(rows.Commit());
   inference.seconds = watch.Seconds();
   inference.first_failures = rows.first_failures();
