@@ -28,10 +28,12 @@ struct CloseEntry {
 };
 using EntryFile = std::unique_ptr<zip_file_t, CloseEntry>;
 
+// Some writers put backslashes between folders.
 bool LeadsOut(std::string_view name) {
-  if (name.starts_with('/') || name.find('\\') != std::string_view::npos) return true;
+  constexpr std::string_view kSeparators = "/\\";
+  if (name.find_first_of(kSeparators) == 0) return true;
   while (!name.empty()) {
-    const size_t end = std::min(name.find('/'), name.size());
+    const size_t end = std::min(name.find_first_of(kSeparators), name.size());
     if (name.substr(0, end) == "..") return true;
     name.remove_prefix(std::min(end + 1, name.size()));
   }
