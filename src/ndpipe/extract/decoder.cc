@@ -1,6 +1,7 @@
 #include "ndpipe/extract/decoder.h"
 
 #include <chrono>
+#include <optional>
 
 #include "ndpipe/photo/image/sidecar.h"
 
@@ -41,27 +42,27 @@ void Decoder::Run() {
 }
 
 void Decoder::Handle(const PhotoTask& task) {
-  std::vector<uint8_t> sidecar;
-  {
-    const Timed timed(counters_.load_ns);
-    sidecar = cache_.ReadSidecar(task.photo());
-  }
+  if (FillFromSidecar(task)) return;
   // The file is read before a slot is taken: a slow disk must not hold a request.
-  Result<std::vector<uint8_t>> bytes;
-  if (sidecar.empty()) {
-    bytes = ReadPhoto(task.photo());
-    if (!bytes) return queue_.CompleteFailed(task, std::move(bytes).error().message);
-  }
+  auto bytes = ReadPhoto(task.photo());
+  if (!bytes) return queue_.CompleteFailed(task, std::move(bytes).error().message);
   const auto slot = filler_.Take();
-  if (!sidecar.empty()) {
-    if (DecodeSidecarInto(sidecar, slot.pixels)) return filler_.Fill(slot, task);
-    bytes = ReadPhoto(task.photo());
-  }
-  const Status decoded = bytes ? DecodePhotoInto(task.photo(), *bytes, slot.pixels)
-                               : Status(std::unexpected(std::move(bytes).error()));
+  const Status decoded = DecodePhotoInto(task.photo(), *bytes, slot.pixels);
   if (decoded) return filler_.Fill(slot, task);
   filler_.Return(slot);
   queue_.CompleteFailed(task, decoded.error().message);
+}
+
+bool Decoder::FillFromSidecar(const PhotoTask& task) {
+  bool filled = false;
+  std::optional<Timed> loading(counters_.load_ns);
+  cache_.ReadSidecar(task.photo(), [&](std::span<const uint8_t> sidecar) {
+    loading.reset();
+    const auto slot = filler_.Take();
+    filled = DecodeSidecarInto(sidecar, slot.pixels);
+    filled ? filler_.Fill(slot, task) : filler_.Return(slot);
+  });
+  return filled;
 }
 
 Result<std::vector<uint8_t>> Decoder::ReadPhoto(int64_t photo) {

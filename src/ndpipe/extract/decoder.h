@@ -41,7 +41,8 @@ class Decoder {
 
  private:
   void Handle(const PhotoTask& task);
-  // Decodes the photo's sidecar, if there is one that fits, into `pixels`.
+  // False when the photo has no sidecar that fits.
+  bool FillFromSidecar(const PhotoTask& task);
   bool DecodeSidecarInto(std::span<const uint8_t> sidecar, std::span<uint8_t> pixels);
   Status DecodePhotoInto(int64_t photo, std::span<const uint8_t> bytes, std::span<uint8_t> pixels);
   Result<std::vector<uint8_t>> ReadPhoto(int64_t photo);

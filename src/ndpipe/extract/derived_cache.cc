@@ -51,11 +51,12 @@ void DerivedCache::WriteFeatures(std::span<const int64_t> photos, std::span<cons
   Put(feature_space_, items, may_write_features_);
 }
 
-std::vector<uint8_t> DerivedCache::ReadSidecar(int64_t photo) {
-  if (!use_sidecars_) return {};
-  auto stored = store_->Get(sidecar_space_, photo);
-  if (!stored || !*stored) return {};
-  return **std::move(stored);
+void DerivedCache::ReadSidecar(int64_t photo,
+                               const std::function<void(std::span<const uint8_t>)>& take) {
+  if (!use_sidecars_) return;
+  // An error counts as absent.
+  (void)store_->GetMany(sidecar_space_, {&photo, 1},
+                        [&](size_t, std::span<const uint8_t> bytes) { take(bytes); });
 }
 
 void DerivedCache::WriteSidecar(int64_t photo, std::vector<uint8_t> bytes) {

@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <mutex>
 #include <span>
 #include <string>
@@ -30,8 +31,9 @@ class DerivedCache {
   void WriteFeatures(std::span<const int64_t> photos, std::span<const Half> features);
   bool keeps_features() const { return use_features_; }
 
-  // The photo's sidecar; empty when absent. Not yet decoded.
-  std::vector<uint8_t> ReadSidecar(int64_t photo);
+  // Calls `take` with the photo's sidecar, not yet decoded, where it was read to; not at all when
+  // it is absent.
+  void ReadSidecar(int64_t photo, const std::function<void(std::span<const uint8_t>)>& take);
   // bytes: of sidecar_codec(). Kept in memory until a batch is full or FlushSidecars.
   void WriteSidecar(int64_t photo, std::vector<uint8_t> bytes);
   void FlushSidecars();
