@@ -60,7 +60,11 @@ bool Decoder::FillFromSidecar(const PhotoTask& task) {
     loading.reset();
     const auto slot = filler_.Take();
     filled = DecodeSidecarInto(sidecar, slot.pixels);
-    filled ? filler_.Fill(slot, task) : filler_.Return(slot);
+    if (filled) {
+      filler_.Fill(slot, task);
+    } else {
+      filler_.Return(slot);
+    }
   });
   return filled;
 }
