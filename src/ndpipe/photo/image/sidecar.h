@@ -32,8 +32,8 @@ Result<SidecarCodec> SidecarCodecNamed(std::string_view name);
 // What the photos of a rule are kept in: the codec of its lossy form, or else `lossless`.
 SidecarCodec CodecFor(const PreprocessSpec& spec, SidecarCodec lossless);
 
-// Preprocess(), and what is to be kept of it: decoding `sidecar` with CodecFor(spec, lossless) gives
-// `out` bit for bit. Errors as Preprocess(). Reentrant.
+// Preprocess(), and what is to be kept of it: decoding `sidecar` with CodecFor(spec, lossless)
+// gives `out` bit for bit. Errors as Preprocess(). Reentrant.
 Status PreprocessWithSidecar(std::span<const uint8_t> photo, const PreprocessSpec& spec,
                              const DecodeLimits& limits, SidecarCodec lossless,
                              std::vector<uint8_t>& sidecar, std::span<uint8_t> out);
