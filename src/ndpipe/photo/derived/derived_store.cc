@@ -17,7 +17,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr size_t kWriteBytes = size_t{4} << 20;  // records are written in pieces of about this
+constexpr int64_t kWriteBytes = int64_t{4} << 20;  // records are written in pieces of about this
 constexpr int64_t kHeaderBytes = RecordHeader::kBytes;
 // Reading on over so much that is not wanted costs less than another read.
 constexpr int64_t kGapBytes = int64_t{16} << 10;
@@ -79,7 +79,8 @@ struct DerivedStore::Impl {
   struct Append {
     uint32_t space = 0;
     Tail tail;
-    std::vector<uint8_t> pending;  // records that belong at tail.size
+    std::vector<Record> pending;  // belong at tail.size
+    int64_t pending_bytes = 0;
     std::vector<int64_t> created;
   };
   struct Space {
@@ -226,7 +227,7 @@ Status DerivedStore::Impl::StartSegment(Append& append) {
 Status DerivedStore::Impl::Flush(Append& append) {
   if (append.pending.empty()) return {};
   NDP_RETURN_IF_ERROR(files.Write(append.tail.segment, append.tail.size, append.pending));
-  append.tail.size += static_cast<int64_t>(append.pending.size());
+  append.tail.size += std::exchange(append.pending_bytes, 0);
   append.pending.clear();
   return index.SetSize(append.tail.segment, append.tail.size);
 }
@@ -247,20 +248,21 @@ Status DerivedStore::Impl::PutAll(Append& append, std::span<const Item> items) {
     int64_t bytes = 0;
   };
   std::map<int64_t, Change> changes;
-  append.pending.reserve(std::min(kWriteBytes, static_cast<size_t>(BytesOfRecords(items))));
   for (const Item& item : items) {
     const auto length = static_cast<int64_t>(item.bytes.size());
-    int64_t offset = append.tail.size + static_cast<int64_t>(append.pending.size());
+    int64_t offset = append.tail.size + append.pending_bytes;
     if (append.tail.segment == 0 || offset + kHeaderBytes + length > kMaxSegmentBytes) {
       NDP_RETURN_IF_ERROR(Flush(append));
       NDP_RETURN_IF_ERROR(StartSegment(append));
       offset = 0;
     }
     NDP_RETURN_IF_ERROR(PutOne(append, item, {append.tail.segment, offset, length}));
-    AppendRecord(append.space, item.number, item.bytes, append.pending);
+    append.pending.push_back(
+        {{append.space, item.number, static_cast<uint32_t>(length)}, item.bytes});
+    append.pending_bytes += kHeaderBytes + length;
     changes[append.tail.segment].items += 1;
     changes[append.tail.segment].bytes += length;
-    if (append.pending.size() >= kWriteBytes) NDP_RETURN_IF_ERROR(Flush(append));
+    if (append.pending_bytes >= kWriteBytes) NDP_RETURN_IF_ERROR(Flush(append));
   }
   NDP_RETURN_IF_ERROR(Flush(append));
   for (const auto& [segment, change] : changes) {

@@ -31,14 +31,10 @@ struct RecordHeader {
   uint32_t length = 0;  // of the bytes that follow
 };
 
-// Appends the record of `bytes` to `to`.
-void AppendRecord(uint32_t space, int64_t number, std::span<const uint8_t> bytes,
-                  std::vector<uint8_t>& to);
-
-// The bytes of the record that begins at `offset`; nothing when something else, or something
-// damaged, is there. Reads the file without any lock.
-std::optional<std::vector<uint8_t>> ReadRecord(const FileDescriptor& file, int64_t offset,
-                                               const RecordHeader& expected);
+struct Record {
+  RecordHeader header;             // of the length that bytes have
+  std::span<const uint8_t> bytes;  // the item
+};
 
 // Fills `to` from `offset` on; how much of it the file had. Reads the file without any lock.
 size_t ReadRange(const FileDescriptor& file, int64_t offset, std::span<uint8_t> to);
@@ -63,8 +59,9 @@ class SegmentFiles {
   Result<std::shared_ptr<FileDescriptor>> Open(int64_t segment);
   // An empty file, whatever was there.
   Result<std::shared_ptr<FileDescriptor>> Create(int64_t segment);
-  // kResourceExhausted when the disk is full: a part may have been written.
-  Status Write(int64_t segment, int64_t offset, std::span<const uint8_t> bytes);
+  // One record after another. kResourceExhausted when the disk is full: a part may have been
+  // written.
+  Status Write(int64_t segment, int64_t offset, std::span<const Record> records);
   // Cuts the file to `size` when it is longer. A missing file is no error.
   Status CutTo(int64_t segment, int64_t size);
   // Zeros over the ranges, as far as the file reaches, durably. A missing file is no error.
