@@ -54,6 +54,24 @@ def announcing(heif, side):
     return parts[0] + b"".join(b"ispe" + part[:4] + struct.pack(">II", side, side) + part[12:] for part in parts[1:])
 
 
+def box(kind, data, full=None):
+    data = data if full is None else struct.pack(">I", full << 24) + data
+    return struct.pack(">I", 8 + len(data)) + kind + data
+
+
+def heif_of_circle():
+    """Two grids, each the tile of the other."""
+    grid = struct.pack(">BBBBII", 0, 1, 0, 0, 64, 64)
+    places = struct.pack(">BBH", 0x44, 0, 2) + b"".join(struct.pack(">HHHHII", i, 1, 0, 1, 0, 12) for i in (1, 2))
+    infos = struct.pack(">H", 2) + b"".join(box(b"infe", struct.pack(">HH", i, 0) + b"grid\0", 2) for i in (1, 2))
+    references = b"".join(box(b"dimg", struct.pack(">HHH", i, 1, 3 - i)) for i in (1, 2))
+    sizes = box(b"ipco", box(b"ispe", struct.pack(">II", 64, 64), 0))
+    owners = box(b"ipma", struct.pack(">I", 2) + b"".join(struct.pack(">HBB", i, 1, 0x81) for i in (1, 2)), 0)
+    return box(b"ftyp", b"heic\0\0\0\0mif1heic") + box(b"meta", b"".join([
+        box(b"hdlr", b"\0\0\0\0pict" + bytes(13), 0), box(b"pitm", struct.pack(">H", 1), 0), box(b"iloc", places, 1),
+        box(b"iinf", infos, 0), box(b"iref", references, 0), box(b"iprp", sizes + owners), box(b"idat", grid)]), 0)
+
+
 def with_scans(jpeg, count):
     """A progressive JPEG whose first scan comes `count` times."""
     begin = jpeg.index(b"\xff\xda")
@@ -75,6 +93,7 @@ def bad_photos(good):
         "huge.png": black_png(HUGE_SIDE, rows=100),
         "bomb.png": black_png(13_000),
         "scans.jpg": with_scans(encoded(image, "JPEG", progressive=True), 3000),
+        "circle.heic": heif_of_circle(),
         "animation.webp": encoded(image, "WEBP", save_all=True, append_images=[image.rotate(90)]),
     }
     if features.check("avif"):
@@ -152,6 +171,7 @@ def test_infer_labels_the_good_and_fails_the_bad(corpus, inferred):
     assert all(inferred[name]["class_index"] for name in fine)
     reasons = {"empty.jpg": "empty", "huge.jpg": "too large", "huge.png": "too large", "bomb.png": "too large",
                "scans.jpg": "scans", "text.jpg": "not a photo", "zeros.png": "not a photo", "animation.webp": "animated",
+               "circle.heic": "made of each other",
                "huge.avif": "too large", "larger-inside.avif": "more pixels than it announces", "cut-19.jpg": "truncated"}
     for name in reasons.keys() & bad:
         assert reasons[name] in inferred[name]["error"], (name, inferred[name]["error"])

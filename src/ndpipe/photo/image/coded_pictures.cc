@@ -2,11 +2,17 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 namespace ndpipe::photo {
 namespace {
 
 // Small photos are coded in blocks and tiles of up to this, whatever their size.
 constexpr int64_t kSparePixels = 4'000'000;
+
+// Each picture costs some work, however small it is: a grid of 65,535 tiles of one pixel is no
+// photo.
+constexpr int64_t kSmallestTilePixels = 64 * 64;
 
 thread_local CodedPictures* current = nullptr;
 
@@ -33,7 +39,7 @@ bool CodedPictures::Allows(int64_t width, int64_t height, int bits, int copies) 
 
 bool CodedPictures::Spend(int64_t width, int64_t height, int bits, int copies) {
   if (!Allows(width, height, bits, copies)) return false;
-  current->pixels_left_ -= width * height;
+  current->pixels_left_ -= std::max(width * height, kSmallestTilePixels);
   if (current->pixels_left_ >= 0) return true;
   current->refused_ = {ErrorCode::kResourceExhausted,
                        "the HEIF or AVIF is too large: the pictures inside it have more pixels "

@@ -1,11 +1,13 @@
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstring>
 #include <memory>
 #include <mutex>
 
 #include "ndpipe/photo/image/coded_pictures.h"
 #include "ndpipe/photo/image/decode.h"
+#include "ndpipe/photo/image/heif_boxes.h"
 
 #ifdef NDPIPE_WITH_HEIF
 #include <libheif/heif.h>
@@ -51,9 +53,37 @@ DecodedPhoto Copied(const heif_image& image) {
   return decoded;
 }
 
+// What the container announces, before it is cropped and turned.
+struct HandleSize {
+  int64_t width = 0;
+  int64_t height = 0;
+  int bits = 8;
+  int side() const { return static_cast<int>(std::max(width, height)); }
+};
+
+HandleSize SizeOf(const heif_image_handle& handle) {
+  return {.width = std::max(heif_image_handle_get_ispe_width(&handle),
+                            heif_image_handle_get_width(&handle)),
+          .height = std::max(heif_image_handle_get_ispe_height(&handle),
+                             heif_image_handle_get_height(&handle)),
+          .bits = heif_image_handle_get_luma_bits_per_pixel(&handle)};
+}
+
+Status CheckHandle(const HandleSize& size, const HeifItems& items, const DecodeLimits& limits) {
+  const int64_t bytes = HeifBytesPerPixel(size.bits) * size.width * size.height;
+  NDP_RETURN_IF_ERROR(CheckSize(size.width, size.height, limits));
+  NDP_RETURN_IF_ERROR(CheckMemory(bytes, size.width, size.height, limits));
+  if (!items.has_derived) return {};
+  // A grid may be a square of the longer side: that may take twice the memory, so that the largest
+  // photos of phones, which are nearly square, are still read.
+  const int64_t square = HeifBytesPerPixel(size.bits) * size.side() * size.side();
+  return CheckMemory(square / 2, size.width, size.height, limits);
+}
+
 }  // namespace
 
 Result<DecodedPhoto> DecodeHeif(std::span<const uint8_t> photo, const DecodeLimits& limits) {
+  NDP_ASSIGN(const HeifItems items, CheckHeifItems(photo));
   static std::once_flag once;
   std::call_once(once, [] {
     heif_init(nullptr);
@@ -72,17 +102,16 @@ Result<DecodedPhoto> DecodeHeif(std::span<const uint8_t> photo, const DecodeLimi
   error = heif_context_get_primary_image_handle(context.get(), &raw_handle);
   if (error.code != heif_error_Ok) return HeifError(error);
   const std::unique_ptr<heif_image_handle, Free> handle(raw_handle);
-  const int width = heif_image_handle_get_width(handle.get());
-  const int height = heif_image_handle_get_height(handle.get());
-  NDP_RETURN_IF_ERROR(CheckSize(width, height, limits));
-  const int bits = heif_image_handle_get_luma_bits_per_pixel(handle.get());
-  NDP_RETURN_IF_ERROR(CheckMemory(HeifBytesPerPixel(bits) * width * height, width, height, limits));
+  const HandleSize size = SizeOf(*handle);
+  NDP_RETURN_IF_ERROR(CheckHandle(size, items, limits));
+  // What a grid is put together on may have any size up to this, whatever the container announces.
+  heif_context_set_maximum_image_size_limit(context.get(), size.side() + 1);
 
   const std::unique_ptr<heif_decoding_options, Free> options(heif_decoding_options_alloc());
   if (!options) return Fail(ErrorCode::kResourceExhausted, "not enough memory to decode the photo");
   options->convert_hdr_to_8bit = 1;
   options->strict_decoding = 1;
-  const CodedPictures coded(limits, int64_t{width} * height);
+  const CodedPictures coded(limits, size.width * size.height);
   heif_image* raw_image = nullptr;
   error = heif_decode_image(handle.get(), &raw_image, heif_colorspace_RGB,
                             heif_chroma_interleaved_RGBA, options.get());
