@@ -127,12 +127,6 @@ def test_ratio_is_the_median_of_the_rounds_ratios(capsys):
     assert first["shares"] == {"decode": 0.25, "engine_and_rest": 0.25, "idle": 0.5}
 
 
-def test_the_time_to_write_leaves_the_folder_as_it_was(tmp_path):
-    (tmp_path / "labels").write_text("a")
-    assert systems.seconds_to_write(tmp_path / "labels") >= 0
-    assert [file.name for file in tmp_path.iterdir()] == ["labels"]
-
-
 @pytest.mark.skipif(not systems.PYTHON.exists(), reason="bench/peers/setup.sh has not been run")
 @pytest.mark.skipif(not PROGRAM.exists() or not MODEL.exists(), reason="make build has not been run")
 def test_quick_run_labels_alike(tmp_path):
