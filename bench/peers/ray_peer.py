@@ -6,12 +6,15 @@ style "pipeline": tasks decode with Pillow, one actor runs OpenVINO on all cores
 import importlib.metadata
 import os
 import pathlib
+import secrets
 import tempfile
 import time
 
 import numpy as np
 
 os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DATA_DISABLE_PROGRESS_BARS": "1"}
+# Its daemons listen on the network; without a token of ours Ray would leave one in the user's home.
+os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 
 import ray
 import ray.data
