@@ -96,6 +96,12 @@ struct Series {
   std::vector<double> client_rate;  // of the client's
   std::vector<double> label_rate;   // of the labelling alone
   std::vector<double> planning, labelling, switching;
+  std::vector<double> tail, ceiling;  // of the same rounds
+
+  void AddCeiling(const CachedCeiling& cached) {
+    tail.push_back(cached.MeasureTail());
+    ceiling.push_back(std::min(tail.back(), cached.reading_rate));
+  }
 
   void Add(const Relabelled& relabelled) {
     const auto photos = static_cast<double>(relabelled.photos);
@@ -131,21 +137,24 @@ Status CompareWithInference(const Flags& flags) {
     from_sidecars.Add(slow);
     NDP_ASSIGN(const auto fast, cached.Relabel(version, flags.precision));
     from_features.Add(fast);
+    from_features.AddCeiling(ceiling);
   }
   fmt::print(
       R"({{"bench":"relabel","model":"{}","precision":"{}","classes":{},"features":{},)"
       R"("photos":{},"labels_per_second":{:.0f},"client_labels_per_second":{:.0f},)"
       R"("labelling_per_second":{:.0f},"sidecar_photos":{},"sidecar_labels_per_second":{:.1f},)"
       R"("client_sidecar_labels_per_second":{:.1f},"ratio":{:.1f},"client_ratio":{:.1f},)"
-      R"("ceiling_labels_per_second":{:.0f},"ratio_to_ceiling":{:.3f}}})"
+      R"("ceiling_labels_per_second":{:.0f},"ratio_to_ceiling":{:.3f},)"
+      R"("labelling_ratio_to_ceiling":{:.3f}}})"
       "\n",
       model.backbone().manifest.name, flags.precision, ceiling.num_classes,
       model.backbone().feature_size, kCachedPhotos, Median(from_features.rate),
       Median(from_features.client_rate), Median(from_features.label_rate), kInferredPhotos,
       Median(from_sidecars.rate), Median(from_sidecars.client_rate),
       MedianRatio(from_features.rate, from_sidecars.rate),
-      MedianRatio(from_features.client_rate, from_sidecars.client_rate), ceiling.Rate(),
-      Median(from_features.rate) / ceiling.Rate());
+      MedianRatio(from_features.client_rate, from_sidecars.client_rate),
+      Median(from_features.ceiling), MedianRatio(from_features.rate, from_features.ceiling),
+      MedianRatio(from_features.label_rate, from_features.ceiling));
   return {};
 }
 
@@ -161,6 +170,7 @@ Status RelabelMillion(const Flags& flags) {
   for (int version = 2; version <= kRounds + 1; ++version) {
     NDP_ASSIGN(const auto relabelled, cluster.Relabel(version, flags.precision));
     series.Add(relabelled);
+    series.AddCeiling(ceiling);
   }
   NDP_ASSIGN(const int64_t tuner_bytes, cluster.TunerPeakBytes());
   NDP_ASSIGN(const int64_t store_bytes, cluster.StorePeakBytes());
@@ -175,8 +185,8 @@ Status RelabelMillion(const Flags& flags) {
       model.backbone().manifest.name, flags.num_photos, ceiling.num_classes,
       model.backbone().feature_size, Median(series.rate), Median(series.client_rate),
       Median(series.label_rate), Median(series.planning), Median(series.labelling),
-      Median(series.switching), first.job_seconds, ceiling.tail_rate, ceiling.reading_rate,
-      Median(series.rate) / ceiling.Rate(), Median(series.label_rate) / ceiling.Rate(),
+      Median(series.switching), first.job_seconds, Median(series.tail), ceiling.reading_rate,
+      MedianRatio(series.rate, series.ceiling), MedianRatio(series.label_rate, series.ceiling),
       static_cast<double>(tuner_bytes) / kGiB, static_cast<double>(store_bytes) / kGiB);
   return {};
 }

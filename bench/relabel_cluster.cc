@@ -28,7 +28,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr int64_t kBatchPhotos = 512;  // as a block of a fine-tune puts them
-constexpr double kCeilingSeconds = 2;
+constexpr double kCeilingSeconds = 1.5;
 constexpr double kStartSeconds = 120;
 constexpr auto kPoll = std::chrono::milliseconds(3);
 constexpr double kSecondsPerUs = 1e-6;
@@ -108,14 +108,6 @@ double ReadingRate(photo::DerivedStore& derived, const std::string& space, int64
   return batches * kBatchPhotos;
 }
 
-double TailRate(engine::TailEngine& tail, std::span<const Half> features) {
-  const double batches = RateOnAllCores(std::numeric_limits<int64_t>::max(), [&](int64_t) {
-    std::vector<engine::Top1> top1(kBatchPhotos);
-    (void)tail.Classify(features, top1);
-  });
-  return batches * kBatchPhotos;
-}
-
 // The model's own tail in slightly other weights: version 1 has it as it is.
 Status MakeVersions(const fs::path& state_folder, const fs::path& onnx_file, int num_versions) {
   NDP_ASSIGN(const auto state, tuner::StateFolder::Open(state_folder));
@@ -142,6 +134,14 @@ fs::path NdpipeProgram() {
 
 }  // namespace
 
+double CachedCeiling::MeasureTail() const {
+  const double batches = RateOnAllCores(std::numeric_limits<int64_t>::max(), [&](int64_t) {
+    std::vector<engine::Top1> top1(kBatchPhotos);
+    (void)tail->Classify(features, top1);
+  });
+  return batches * kBatchPhotos;
+}
+
 Result<CachedCeiling> MakeCachedStore(const model::Backbone& backbone, model::Precision precision,
                                       const fs::path& store_folder, int64_t num_photos) {
   NDP_RETURN_IF_ERROR(MakeFolders(store_folder));
@@ -149,14 +149,13 @@ Result<CachedCeiling> MakeCachedStore(const model::Backbone& backbone, model::Pr
   NDP_RETURN_IF_ERROR(AddCatalogRows(*store, num_photos));
   NDP_ASSIGN(const auto derived, photo::DerivedStore::Open(store->derived_folder()));
   const std::string space = model::SpaceOf(backbone, precision).DerivedSpace();
-  const auto features = MakeFeatures(kBatchPhotos * backbone.feature_size);
-  NDP_RETURN_IF_ERROR(AddFeatures(*derived, space, features, num_photos));
-  NDP_ASSIGN(const auto weights, model::OwnTail(backbone));
-  NDP_ASSIGN(const auto tail, engine::CreateTailEngine(weights));
   CachedCeiling ceiling;
+  ceiling.features = MakeFeatures(kBatchPhotos * backbone.feature_size);
+  NDP_RETURN_IF_ERROR(AddFeatures(*derived, space, ceiling.features, num_photos));
+  NDP_ASSIGN(const auto weights, model::OwnTail(backbone));
+  NDP_ASSIGN(ceiling.tail, engine::CreateTailEngine(weights));
   ceiling.num_classes = weights.num_classes;
   ceiling.reading_rate = ReadingRate(*derived, space, num_photos);
-  ceiling.tail_rate = TailRate(*tail, features);
   return ceiling;
 }
 

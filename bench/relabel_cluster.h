@@ -1,26 +1,29 @@
 // A Tuner and a PipeStore as processes, for benchmarks of relabels.
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 #include <filesystem>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "ndpipe/base/half.h"
 #include "ndpipe/base/result.h"
 #include "ndpipe/cli/child_process.h"
+#include "ndpipe/engine/engine.h"
 #include "ndpipe/model/backbone.h"
 #include "ndpipe/rpc/operator.h"
 
 namespace ndpipe::bench {
 
-// What the cores do at most, on all of them: the tail alone, and reading features alone.
+// What the cores do at most, on all of them, photos a second: the tail alone, and reading features
+// alone.
 struct CachedCeiling {
   int64_t num_classes = 0;
-  double tail_rate = 0;     // photos a second
-  double reading_rate = 0;  // photos a second
-  double Rate() const { return std::min(tail_rate, reading_rate); }
+  double reading_rate = 0;
+  std::unique_ptr<engine::TailEngine> tail;
+  std::vector<Half> features;  // of some photos, for the tail
+  double MeasureTail() const;  // takes seconds; while no daemon works
 };
 
 // Makes a store of photos that have a catalog row and features, but no files.
