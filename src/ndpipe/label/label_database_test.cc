@@ -231,6 +231,30 @@ TEST_F(LabelDatabaseTest, RollsBackToTheRetiredVersionWithItsLabels) {
   EXPECT_EQ(db_->GetVersion(second)->state, VersionState::kRetired);
 }
 
+TEST_F(LabelDatabaseTest, OldOutcomesStayUntilTheyAreDropped) {
+  AddPhotos("a", 1, 3);
+  std::vector<int64_t> versions;
+  for (const char* label : {"cat", "dog", "cow"}) {
+    versions.push_back(MakeVersion({label}));
+    ASSERT_TRUE(db_->MarkDistributed(versions.back()));
+    EXPECT_EQ(db_->WithoutOutcome(versions.back(), 0, 10)->size(), 3U);
+    ASSERT_TRUE(Write(versions.back(), "a", 1, 3, label));
+    EXPECT_THAT(*db_->WithoutOutcome(versions.back(), 0, 10), testing::IsEmpty());
+    ASSERT_TRUE(db_->Switch(versions.back(), {"a"}));
+  }
+  std::stop_source stop;
+  stop.request_stop();
+  ASSERT_TRUE(db_->DropOldOutcomes(stop.get_token()));
+  EXPECT_EQ(*db_->CountOutcomes(versions[0]), 3);
+  ASSERT_TRUE(db_->DropOldOutcomes({}));
+  EXPECT_EQ(*db_->CountOutcomes(versions[0]), 0);
+  EXPECT_EQ(*db_->CountOutcomes(versions[1]), 3);  // readers may go back to it
+  EXPECT_THAT(Seen(2), Pair("cow", versions[2]));
+  // Who goes further back labels again.
+  EXPECT_EQ(db_->Switch(versions[0], {"a"}).error().code, ErrorCode::kFailedPrecondition);
+  EXPECT_EQ(db_->WithoutOutcome(versions[0], 0, 10)->size(), 3U);
+}
+
 TEST_F(LabelDatabaseTest, RefusesOutcomesThatCannotBe) {
   AddPhotos("a", 1, 3);
   const int64_t version = MakeVersion({"cat"});

@@ -125,6 +125,7 @@ class FakeStore {
   std::atomic<int> wrong_space_blocks{0};   // so many blocks come from another feature space
   std::atomic<bool> send_twice{false};      // every block is delivered twice
   std::atomic<bool> paused{false};          // no block is delivered meanwhile
+  std::atomic<int64_t> feature_bytes{0};  // that its heartbeats tell of; twice as much of sidecars
   std::atomic<int> blocks_sent{0};
   std::atomic<int64_t> last_epoch{0};
   std::atomic<int64_t> last_job{0};
@@ -188,7 +189,8 @@ class FakeStore {
         }
       }
       if (!message) {
-        rpc::StoreHeartbeat heartbeat{MakeHello().last_change};
+        const int64_t bytes = feature_bytes;
+        rpc::StoreHeartbeat heartbeat{MakeHello().last_change, bytes, 2 * bytes};
         if (!life.dead) handler_->OnMessage(id_, life.welcome.session, heartbeat);
       } else if (const auto* pull = std::get_if<rpc::PullChanges>(&*message)) {
         SendChanges(pull->after);

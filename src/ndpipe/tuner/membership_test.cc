@@ -54,6 +54,24 @@ TEST_F(TunerTest, ASilentStoreCountsAsLost) {
   EXPECT_TRUE(silent->closed);
 }
 
+TEST_F(TunerTest, StatusHasTheSpaceThatAStoreToldOfLast) {
+  auto& service = Open();
+  FakeStore store("a", Range(0, 10));
+  store.feature_bytes = 70;
+  ASSERT_TRUE(store.Connect(service));
+  const auto told = [&](int64_t bytes) {
+    return Eventually([&] {
+      const auto status = service.GetStatus()->stores.at(0);
+      return status.feature_bytes == bytes && status.sidecar_bytes == 2 * bytes;
+    });
+  };
+  EXPECT_TRUE(told(70));
+  store.feature_bytes = 50;  // some were dropped
+  EXPECT_TRUE(told(50));
+  store.Disconnect();
+  EXPECT_TRUE(told(50));
+}
+
 TEST_F(TunerTest, StrangersAreRefused) {
   auto& service = Open();
   FakeStore store("a", Range(0, 10));
