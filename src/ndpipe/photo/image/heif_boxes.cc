@@ -59,16 +59,35 @@ class Boxes {
   std::span<const uint8_t> rest_;
 };
 
-// Who needs whom to be decoded.
+struct Reference {
+  bool is_part = false;  // "dimg": `from` is made of `to`; otherwise "auxl": `from` is an alpha
+  uint32_t from = 0;     // channel, or the like, of `to`
+  uint32_t to = 0;
+};
+
 struct Items {
-  std::map<uint32_t, std::vector<uint32_t>> needs;
-  std::set<uint32_t> derived;
-  std::set<uint32_t> parts;  // of derived items
-  bool has_overlay = false;
+  std::vector<Reference> references;
+  std::map<uint32_t, std::set<std::string_view>> types;  // by item, whoever says what it is
+  int num_references = 0;                                // boxes of each kind: libheif takes one
+  int num_infos = 0;
+
+  // Put together from others, as anyone says; coded, as all say.
+  bool IsDerived(uint32_t item) const {
+    const auto found = types.find(item);
+    return found != types.end() && std::ranges::any_of(found->second, [](std::string_view type) {
+             return type == "grid" || type == "iovl" || type == "iden";
+           });
+  }
+  bool IsCoded(uint32_t item) const {
+    const auto found = types.find(item);
+    return found != types.end() && std::ranges::all_of(found->second, [](std::string_view type) {
+             return type == "hvc1" || type == "av01";
+           });
+  }
 };
 
 Status ReadReferences(std::span<const uint8_t> payload, Items& items) {
-  if (payload.size() < kVersionBytes) return Broken();
+  if (payload.size() < kVersionBytes || ++items.num_references > 1) return Broken();
   const size_t id_bytes = payload[0] == 0 ? 2 : 4;
   Boxes boxes(payload.subspan(kVersionBytes));
   while (true) {
@@ -85,31 +104,36 @@ Status ReadReferences(std::span<const uint8_t> payload, Items& items) {
     for (size_t i = 0; i < count; ++i) {
       const auto to =
           static_cast<uint32_t>(BigEndian(bytes, id_bytes + 2 + i * id_bytes, id_bytes));
-      items.needs[is_part ? from : to].push_back(is_part ? to : from);
-      if (is_part) items.derived.insert(from);
-      if (is_part) items.parts.insert(to);
+      items.references.push_back({is_part, from, to});
     }
   }
 }
 
-Status ReadItemInfos(std::span<const uint8_t> payload, Items& items) {
+// An item's id and type. Versions below 2 have no type.
+Status ReadItemInfo(std::span<const uint8_t> payload, Items& items) {
   if (payload.size() < kVersionBytes) return Broken();
+  const int version = payload[0];
+  const size_t id_bytes = version <= 2 ? 2 : 4;
+  const size_t type_at = kVersionBytes + id_bytes + 2;
+  if (payload.size() < type_at + (version < 2 ? 0 : 4)) return Broken();
+  std::string_view type;
+  if (version >= 2) type = {reinterpret_cast<const char*>(payload.data()) + type_at, 4};
+  const auto id = static_cast<uint32_t>(BigEndian(payload, kVersionBytes, id_bytes));
+  items.types[id].insert(type);
+  return {};
+}
+
+Status ReadItemInfos(std::span<const uint8_t> payload, Items& items) {
+  if (payload.size() < kVersionBytes || ++items.num_infos > 1) return Broken();
   const size_t count_bytes = payload[0] == 0 ? 2 : 4;
   if (payload.size() < kVersionBytes + count_bytes) return Broken();
   Boxes boxes(payload.subspan(kVersionBytes + count_bytes));
-  while (true) {
+  for (uint64_t left = BigEndian(payload, kVersionBytes, count_bytes); left > 0; --left) {
     NDP_ASSIGN(const auto box, boxes.Next());
     if (!box) return {};
-    if (box->type != "infe") continue;
-    if (box->payload.size() < kVersionBytes) return Broken();
-    // Behind the item's id and protection index; versions below 2 have no type.
-    const size_t at = kVersionBytes + (box->payload[0] == 2 ? 4 : 6);
-    if (box->payload[0] < 2 || box->payload.size() < at + 4) continue;
-    const auto type = box->payload.subspan(at, 4);
-    items.has_overlay |= std::ranges::equal(type, std::string_view("iovl"), [](uint8_t a, char b) {
-      return a == static_cast<uint8_t>(b);
-    });
+    if (box->type == "infe") NDP_RETURN_IF_ERROR(ReadItemInfo(box->payload, items));
   }
+  return {};
 }
 
 Status ReadMeta(std::span<const uint8_t> payload, Items& items) {
@@ -123,15 +147,18 @@ Status ReadMeta(std::span<const uint8_t> payload, Items& items) {
   }
 }
 
+// Whom an item needs to be decoded.
+using Needs = std::map<uint32_t, std::set<uint32_t>>;
+
 // Whether a chain of more than kMaxDepth needs exists: one that goes round never ends.
-bool GoesTooDeep(const Items& items) {
+bool GoesTooDeep(const Needs& needs) {
   std::set<uint32_t> reached;
-  for (const auto& [item, needs] : items.needs) reached.insert(item);
+  for (const auto& [item, needed] : needs) reached.insert(item);
   for (int depth = 0; depth <= kMaxDepth && !reached.empty(); ++depth) {
     std::set<uint32_t> next;
     for (const uint32_t item : reached) {
-      const auto found = items.needs.find(item);
-      if (found != items.needs.end()) next.insert(found->second.begin(), found->second.end());
+      const auto found = needs.find(item);
+      if (found != needs.end()) next.insert(found->second.begin(), found->second.end());
     }
     reached = std::move(next);
   }
@@ -148,19 +175,27 @@ Result<HeifItems> CheckHeifItems(std::span<const uint8_t> photo) {
     if (!box) break;
     if (box->type == "meta") NDP_RETURN_IF_ERROR(ReadMeta(box->payload, items));
   }
-  if (GoesTooDeep(items)) {
+  Needs needs;
+  bool has_derived = false;
+  bool all_coded = true;
+  for (const auto& [is_part, from, to] : items.references) {
+    // Of other kinds, such as the tone maps of phones, libheif follows no parts.
+    if (is_part && !items.IsDerived(from)) continue;
+    needs[is_part ? from : to].insert(is_part ? to : from);
+    has_derived |= is_part;
+    // A part that is no item at all would abort libheif.
+    if (is_part && !items.IsCoded(to)) all_coded = false;
+  }
+  if (GoesTooDeep(needs)) {
     return Fail(ErrorCode::kDataLoss,
                 "the HEIF or AVIF is broken: its pictures are made of each other, without end");
   }
-  const bool is_nested =
-      std::ranges::any_of(items.derived, [&](uint32_t item) { return items.parts.contains(item); });
-  if (is_nested || items.has_overlay) {
-    return Fail(
-        ErrorCode::kInvalidArgument,
-        "a HEIF or AVIF that is composed of other pictures is not a photo: only the tiles of "
-        "a grid are put together");
+  if (!all_coded) {
+    return Fail(ErrorCode::kInvalidArgument,
+                "a HEIF or AVIF that is composed of other pictures is not a photo: only a grid of "
+                "HEVC or AV1 tiles is put together");
   }
-  return HeifItems{.has_derived = !items.derived.empty()};
+  return HeifItems{.has_derived = has_derived};
 }
 
 }  // namespace ndpipe::photo

@@ -14,8 +14,8 @@ struct HeifItems {
 
 // libheif follows an item's references to the items that it is made of, and to its alpha channel,
 // without end when they go round. Refused: kDataLoss when boxes do not fit into each other or items
-// refer to themselves, by whatever way; kInvalidArgument for derived items of derived items and for
-// overlays, which are no photos. Linear in the number of references.
+// refer to themselves, by whatever way; kInvalidArgument when an item is made of other than HEVC or
+// AV1 pictures, or of what is not there. Linear in the number of references.
 Result<HeifItems> CheckHeifItems(std::span<const uint8_t> photo);
 
 }  // namespace ndpipe::photo

@@ -121,7 +121,10 @@ TEST(HeifItemsTest, ThatAreComposedAreRefused) {
   ExpectRefused(Heif({{1, {"grid", grid}}, {2, {"grid", grid}}, {3, {"hvc1", "x"}}},
                      {{"dimg", 1, {2}}, {"dimg", 2, {3}}}),
                 ErrorCode::kInvalidArgument);
-  ExpectRefused(Heif({{1, {"iovl", grid}}, {2, {"hvc1", "x"}}}, {{"dimg", 1, {2}}}),
+  // Of what is not there, and of what is no picture.
+  ExpectRefused(Heif({{1, {"grid", grid}}, {2, {"hvc1", "x"}}}, {{"dimg", 1, {7}}}),
+                ErrorCode::kInvalidArgument);
+  ExpectRefused(Heif({{1, {"grid", grid}}, {2, {"Exif", "x"}}}, {{"dimg", 1, {2}}}),
                 ErrorCode::kInvalidArgument);
   // Each level four times the one below: without the check, 4^19 pictures.
   Items items;
@@ -143,6 +146,9 @@ TEST(HeifItemsTest, OfAGridWithAnAlphaChannelAreAccepted) {
   ASSERT_TRUE(checked) << checked.error().message;
   EXPECT_TRUE(checked->has_derived);
   EXPECT_FALSE(CheckHeifItems(Heif({{1, {"hvc1", "x"}}}, {}))->has_derived);
+  // Newer phones: a tone map, which libheif passes over, is made of the grid and its gain map.
+  EXPECT_TRUE(CheckHeifItems(Heif({{1, {"grid", grid}}, {2, {"hvc1", "x"}}, {3, {"tmap", "t"}}},
+                                  {{"dimg", 1, {2}}, {"dimg", 3, {1, 2}}})));
 }
 
 // The whole box of the type, wherever it stands.
