@@ -160,27 +160,33 @@ std::string FindBox(std::string_view file, std::string_view type) {
   return std::string(file.substr(at - 4, size));
 }
 
-// As phones store photos: a grid whose tiles are whole coded pictures.
-TEST(HeifItemsTest, OfAGridOfRealTilesAreDecoded) {
+// As phones store photos: a grid of two by two, whose tiles are whole coded pictures; this one,
+// HEVC or AV1, four times. Empty for photos of other formats.
+std::vector<uint8_t> Tiled(const TestPhoto& photo) {
   constexpr uint32_t kTileWidth = 160;
   constexpr uint32_t kTileHeight = 120;
+  const bool is_hevc = photo.name.ends_with(".heic");
+  if (!is_hevc && !photo.name.ends_with(".avif")) return {};
+  const std::string_view file(reinterpret_cast<const char*>(photo.bytes.data()),
+                              photo.bytes.size());
+  const Properties properties{
+      .boxes = FullBox("ispe", 0, BigEndian(2 * kTileWidth, 4) + BigEndian(2 * kTileHeight, 4)) +
+               FullBox("ispe", 0, BigEndian(kTileWidth, 4) + BigEndian(kTileHeight, 4)) +
+               FindBox(file, is_hevc ? "hvcC" : "av1C"),
+      .of_item = {{2, "\x02\x82\x83"s}}};
+  const std::string tile = FindBox(file, "mdat").substr(8);
+  const std::string grid =
+      "\0\1\1\1"s + BigEndian(2 * kTileWidth, 4) + BigEndian(2 * kTileHeight, 4);
+  return Heif({{1, {"grid", grid}}, {2, {is_hevc ? "hvc1" : "av01", tile}}},
+              {{"dimg", 1, {2, 2, 2, 2}}}, 2, properties);
+}
+
+TEST(HeifItemsTest, OfAGridOfRealTilesAreDecoded) {
   int num_tried = 0;
   for (const TestPhoto& photo : GeneratedPhotos()) {
-    const bool is_hevc = photo.name.ends_with(".heic");
-    if (!is_hevc && !photo.name.ends_with(".avif")) continue;
+    const auto tiled = Tiled(photo);
+    if (tiled.empty()) continue;
     ++num_tried;
-    const std::string_view file(reinterpret_cast<const char*>(photo.bytes.data()),
-                                photo.bytes.size());
-    const Properties properties{
-        .boxes = FullBox("ispe", 0, BigEndian(2 * kTileWidth, 4) + BigEndian(2 * kTileHeight, 4)) +
-                 FullBox("ispe", 0, BigEndian(kTileWidth, 4) + BigEndian(kTileHeight, 4)) +
-                 FindBox(file, is_hevc ? "hvcC" : "av1C"),
-        .of_item = {{2, "\x02\x82\x83"s}}};
-    const std::string tile = FindBox(file, "mdat").substr(8);
-    const std::string grid =
-        "\0\1\1\1"s + BigEndian(2 * kTileWidth, 4) + BigEndian(2 * kTileHeight, 4);
-    const auto tiled = Heif({{1, {"grid", grid}}, {2, {is_hevc ? "hvc1" : "av01", tile}}},
-                            {{"dimg", 1, {2, 2, 2, 2}}}, 2, properties);
     const PreprocessSpec spec{
         .resize_short_side = 240, .crop_height = 240, .crop_width = 240};  // as it is
     std::vector<uint8_t> out(static_cast<size_t>(spec.num_bytes()));
@@ -190,11 +196,24 @@ TEST(HeifItemsTest, OfAGridOfRealTilesAreDecoded) {
     const auto half = static_cast<ptrdiff_t>(out.size() / 2);
     EXPECT_TRUE(std::equal(out.begin(), out.begin() + half, out.begin() + half)) << photo.name;
     EXPECT_NE(*std::ranges::min_element(out), *std::ranges::max_element(out));
-    // Its tiles count as they are coded, not as it announces.
     const auto small = Preprocess(tiled, spec, {.max_pixels = 10'000}, out);
     EXPECT_EQ(small.error().code, ErrorCode::kResourceExhausted);
   }
   if (num_tried == 0) GTEST_SKIP() << "libheif has no encoders";
+}
+
+TEST(HeifItemsTest, OfDamagedGridsAreRefusedOrDecoded) {
+  const PreprocessSpec spec{.resize_short_side = 64, .crop_height = 56, .crop_width = 56};
+  std::vector<uint8_t> out(static_cast<size_t>(spec.num_bytes()));
+  for (const TestPhoto& photo : GeneratedPhotos()) {
+    const auto tiled = Tiled(photo);
+    for (uint32_t seed = 0; seed < (tiled.empty() ? 0 : 700); ++seed) {
+      const auto done = Preprocess(Damaged(tiled, seed), spec, {.max_pixels = 1'000'000}, out);
+      if (!done) {
+        EXPECT_FALSE(done.error().message.empty());
+      }
+    }
+  }
 }
 
 TEST(HeifItemsTest, InBoxesThatDoNotFitAreRefused) {
