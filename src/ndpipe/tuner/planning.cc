@@ -13,7 +13,7 @@ constexpr int64_t kMaxFeatureBlockBytes = int64_t{3} << 19;
 constexpr int64_t kLargeBlock = 512;
 constexpr int64_t kSmallBlock = 256;
 constexpr int64_t kSmallShare = 16 * kLargeBlock;
-constexpr int64_t kMaxRelabelBytes = int64_t{8} << 20;  // of a block's features, on the store
+constexpr int64_t kMaxRelabelBytes = int64_t{4} << 20;  // of a block's features, on the store
 constexpr int64_t kBlocksPerShare = 256;
 
 Hash256 OrderKey(const Hash256& id, uint64_t seed) {

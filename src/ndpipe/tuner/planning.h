@@ -17,7 +17,7 @@ namespace ndpipe::tuner {
 int64_t PhotosPerBlock(int64_t feature_size, int64_t photos_of_store);
 
 // For a relabel, whose blocks hold no features: a 256th of the share, which is what a crash repeats
-// at most of each block in progress; at least 256, at most 4096 photos and 8 MiB of features in the
+// at most of each block in progress; at least 256, at most 4096 photos and 4 MiB of features in the
 // store's memory.
 int64_t PhotosPerRelabelBlock(int64_t feature_size, int64_t photos_of_store);
 

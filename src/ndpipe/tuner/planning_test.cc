@@ -67,7 +67,7 @@ TEST(PlanningTest, BlocksStayUnderTheirBounds) {
 TEST(PlanningTest, RelabelBlocksAreBounded) {
   EXPECT_EQ(PhotosPerRelabelBlock(1280, 100), 256);
   EXPECT_EQ(PhotosPerRelabelBlock(1280, 100'000), 390);
-  EXPECT_EQ(PhotosPerRelabelBlock(1280, 1'000'000), 3276);
+  EXPECT_EQ(PhotosPerRelabelBlock(1280, 1'000'000), 1638);
   EXPECT_EQ(PhotosPerRelabelBlock(100, 100'000'000), rpc::kMaxPhotosPerBlock);
   EXPECT_EQ(PhotosPerRelabelBlock(100'000'000, 10), 1);
 }
