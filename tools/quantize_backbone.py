@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Quantises a backbone to int8 on the user's own photos: OUT_FOLDER/model.onnx (QDQ) and OUT_FOLDER/manifest.json.
 
-usage: tools/setup/quantize.sh MODEL_FOLDER PHOTO_FOLDER [OUT_FOLDER] [--photos N] [--cpus this|all] [--fast] [--transformer]
+usage: tools/setup/quantize.sh MODEL_FOLDER PHOTO_FOLDER [OUT_FOLDER] [--photos N] [--cpus this|all] [--fast]
+       [--keep-first] [--transformer]
 
 MODEL_FOLDER holds model.onnx and manifest.json. OUT_FOLDER is MODEL_FOLDER/int8 when not given, where
 `ndpipe infer --precision auto` looks for it. Photos are preprocessed as the manifest says, with Pillow; broken ones are
@@ -89,6 +90,11 @@ def classifier_nodes(proto: onnx.ModelProto) -> list[str]:
     return []
 
 
+def unquantised_nodes(proto: onnx.ModelProto, arguments: argparse.Namespace) -> list[str]:
+    first = [node.name for node in proto.graph.node if node.op_type == "Conv"][:1]
+    return classifier_nodes(proto) + (first if arguments.keep_first else [])
+
+
 def load_model(path: pathlib.Path) -> onnx.ModelProto:
     proto = onnx.load(str(path))
     # Per-channel scales came with opset 13.
@@ -145,7 +151,7 @@ def quantise_with_nncf(
                 overflow_fix=OverflowFix.DISABLE if has_vnni else OverflowFix.FIRST_LAYER
             ),
             model_type=nncf.ModelType.TRANSFORMER if arguments.transformer else None,
-            ignored_scope=nncf.IgnoredScope(names=classifier_nodes(proto)),
+            ignored_scope=nncf.IgnoredScope(names=unquantised_nodes(proto, arguments)),
         )
 
 
@@ -181,6 +187,9 @@ def parse_arguments() -> argparse.Namespace:
         "--cpus", choices=["this", "all"], default="this", help="all: exact also on CPUs without VNNI, less exact on others"
     )
     parser.add_argument("--fast", action="store_true", help="seconds instead of minutes, less exact")
+    parser.add_argument(
+        "--keep-first", action="store_true", help="the first convolution stays in fp32: slower, and closer to fp32's answers"
+    )
     parser.add_argument("--transformer", action="store_true", help="the scheme for attention models")
     arguments = parser.parse_args()
     if arguments.photos < MIN_PHOTOS:

@@ -8,7 +8,7 @@
 namespace ndpipe::cli {
 namespace {
 
-constexpr int kRounds = 3;
+constexpr int kRounds = 5;
 constexpr double kRoundSeconds = 0.3;
 
 // The requests hold photos of the sample already: only the engine works.
