@@ -1,0 +1,55 @@
+// The weights of a model version as a list of named tensors, and the hash that names them: what
+// model deltas (delta.h) lead from and to.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "ndpipe/base/hash.h"
+#include "ndpipe/base/result.h"
+#include "ndpipe/model/tail.h"
+
+namespace ndpipe::model {
+
+struct WeightTensor {
+  std::string name;
+  std::vector<int64_t> shape;  // row-major; empty: a scalar
+  std::vector<float> values;   // any bits
+};
+
+// Order counts: other orders are other bytes, and another hash.
+struct Weights {
+  std::map<std::string, std::string> metadata;
+  std::vector<WeightTensor> tensors;
+};
+
+inline constexpr size_t kMaxWeightTensors = 65'536;
+inline constexpr size_t kMaxWeightRank = 8;
+inline constexpr int64_t kMaxWeightValues = int64_t{1} << 28;  // of all tensors: 1 GiB
+inline constexpr size_t kMaxWeightNameBytes = 1024;            // of a tensor or a metadata key
+inline constexpr size_t kMaxWeightMetadata = 256;              // entries
+inline constexpr size_t kMaxWeightMetadataBytes = 65'535;      // of one entry's text
+
+// The product of the dimensions. kResourceExhausted beyond kMaxWeightValues; kInvalidArgument for a
+// dimension below 1 or a rank above kMaxWeightRank.
+Result<int64_t> CountValues(const std::vector<int64_t>& shape);
+
+// kInvalidArgument names the tensor whose name is empty, not printable, too long or taken, or whose
+// shape and values disagree; kResourceExhausted beyond the bounds above.
+Status CheckWeights(const Weights& weights);
+
+// safetensors with F32 tensors in their order and keys sorted: the one spelling of these weights.
+// For a tail's weights it is what SerializeTail writes. The weights are checked.
+std::vector<uint8_t> SerializeWeights(const Weights& weights);
+// SHA-256 of SerializeWeights(), without making the bytes.
+Hash256 HashWeights(const Weights& weights);
+
+// classifier.weight, classifier.bias and the metadata, as in the tail's file.
+Weights WeightsOf(const TailWeights& tail);
+
+// Bit for bit: a NaN equals itself, and zero differs from -0.
+bool SameBits(const std::vector<float>& a, const std::vector<float>& b);
+
+}  // namespace ndpipe::model
