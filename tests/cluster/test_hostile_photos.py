@@ -2,6 +2,7 @@
 in bounded memory; damaged and hostile derived bytes are dropped and made again."""
 
 import csv
+import functools
 import io
 import json
 import os
@@ -196,12 +197,19 @@ def deflate_of_zeros(num_bytes):
     return encoder.compress(bytes(num_bytes)) + encoder.flush()
 
 
+@functools.cache
+def bomb_of(codec):
+    """A sidecar that unpacks to far more than its photo; of no codec, one that is too long."""
+    made = {"zstd": lambda: zstd_of_zeros(150_528, 8000), "lz4": lambda: lz4_of_zeros(1 << 30),
+            "deflate": lambda: deflate_of_zeros(1 << 27)}
+    return made.get(codec, lambda: bytes(1 << 20))()
+
+
 def hostile_item(space, index):
     """An item that is none of its space: not of its size, a bomb, or features that are no numbers."""
     if space.startswith("feature/"):
         return [b"\xff" * 2560, b"\xff" * 2, b"", os.urandom(2559)][index % 4]
-    bombs = {"zstd": zstd_of_zeros(150_528, 8000), "lz4": lz4_of_zeros(1 << 30), "deflate": deflate_of_zeros(1 << 27)}
-    bomb = bombs.get(space.rsplit("/", 1)[1], bytes(1 << 20))
+    bomb = bomb_of(space.rsplit("/", 1)[1])
     return [bomb, b"", os.urandom(3000), bomb[:len(bomb) // 2]][index % 4]
 
 
