@@ -174,7 +174,7 @@ Result<DeltaEnds> ReadDeltaEnds(std::span<const uint8_t> delta) {
 }
 
 Result<Weights> ApplyDelta(const Weights* base, std::span<const uint8_t> delta) {
-  static const Weights kNothing;
+  const Weights nothing;
   ByteReader reader(delta);
   NDP_ASSIGN(const DeltaEnds ends, ReadStart(delta, reader));
   if (ends.needs_base()) {
@@ -187,7 +187,7 @@ Result<Weights> ApplyDelta(const Weights* base, std::span<const uint8_t> delta) 
                       " here: ask for a full one");
     }
   }
-  NDP_ASSIGN(Weights result, DeltaReader(ends.needs_base() ? *base : kNothing, reader).Read());
+  NDP_ASSIGN(Weights result, DeltaReader(ends.needs_base() ? *base : nothing, reader).Read());
   if (HashWeights(result) != ends.result) {
     return Damaged("its result is not the promised one, " + ends.result.Hex() +
                    ": ask for a full one");

@@ -249,6 +249,30 @@ TEST_F(DeltaTest, ALaterVersionAndAnotherResultAreNamed) {
   EXPECT_THAT(result.error().message, HasSubstr("not the promised one"));
 }
 
+// Written by hand after docs/formats/delta.md: a delta of any later program must read it so.
+TEST_F(DeltaTest, ADeltaOfVersionOneIsReadForEver) {
+  const std::string hex =
+      "4e445044454c54410100000059cbbafa737819ed08b24dcbbf21da29601ece99dabc4fd17d07130c"
+      "6856bc08c8a402f7978fb2cc93f910ea363aa39ff9d4e4ee3717ee92b3c8213b76c39dfd00030000"
+      "00010000000003000000000000000804000000180000000000000028b52ffd200f790000003c0000"
+      "803f01ff7f00000002fd040001000000010000000201006e01010000000000000000000000000d00"
+      "00000000000028b52ffd200421000001000000662f5ff9";
+  std::vector<uint8_t> bytes;
+  for (size_t i = 0; i < hex.size(); i += 2) {
+    bytes.push_back(static_cast<uint8_t>(std::stoi(hex.substr(i, 2), nullptr, 16)));
+  }
+  const Weights base{.metadata = {{"cut", "a"}},
+                     .tensors = {{"w", {2, 3}, {1, 2, 3, 4, 5, 6}}, {"b", {2}, {0.5F, -0.5F}}}};
+  const Weights expected{
+      .metadata = {{"cut", "a"}},
+      .tensors = {{"w", {3, 3}, {1.0078125F, 1.9921875F, 3.9921875F, 4, 5, 6, 2, -3, 4}},
+                  {"b", {2}, {0.5F, -0.5F}},
+                  {"n", {1}, {-0.0F}}}};
+  const auto result = ApplyDelta(&base, bytes);
+  ASSERT_TRUE(result) << result.error().message;
+  EXPECT_TRUE(Same(*result, expected));
+}
+
 TEST_F(DeltaTest, BadArgumentsAreNamed) {
   const Weights good = SmallWeights(3, random_);
   for (const int bits : {1, 3, 16, -8}) {

@@ -154,10 +154,10 @@ Result<ModelDelta> MakeDelta(const Weights* base, const Weights& next, int bits)
                 "a model delta has 8, 4 or 2 bits a value, or 0 for an exact one, not " +
                     std::to_string(bits));
   }
-  static const Weights kNothing;
+  const Weights nothing;
   if (base != nullptr) NDP_RETURN_IF_ERROR(CheckWeights(*base));
   NDP_RETURN_IF_ERROR(CheckWeights(next));
-  DeltaWriter writer(base != nullptr ? *base : kNothing, bits);
+  DeltaWriter writer(base != nullptr ? *base : nothing, bits);
   for (const auto& tensor : next.tensors) NDP_RETURN_IF_ERROR(writer.Add(tensor));
   return std::move(writer).Finish(base != nullptr ? HashWeights(*base) : Hash256{}, next);
 }
