@@ -157,6 +157,23 @@ std::vector<uint8_t> Payload(uint16_t scale, std::vector<uint8_t> codes) {
   return frame;
 }
 
+// As far as zstd can go: what the reader refuses as unwarranted must lie beyond it.
+TEST(DeltaCodecTest, NothingButZerosTakesNextToNothing) {
+  for (const size_t count : {size_t{1} << 20, (size_t{1} << 22) + 1}) {
+    const Floats zeros(count);
+    const auto exact = EncodeExact({}, zeros);
+    EXPECT_LT(exact.size(), count / 4'000);
+    EXPECT_TRUE(SameBits(*DecodeDelta({}, static_cast<int64_t>(count), {}, exact), zeros));
+    for (const int bits : {8, 4, 2}) {
+      const DeltaCoding coding{.bits = bits, .block_size = 256};
+      const auto payload = EncodeQuantised({}, zeros, coding);
+      const auto read = DecodeDelta({}, static_cast<int64_t>(count), coding, *payload);
+      ASSERT_TRUE(read) << read.error().message;
+      EXPECT_TRUE(SameBits(*read, zeros));
+    }
+  }
+}
+
 TEST(DeltaCodecTest, TheResultIsTheSameWithAFusedMultiplyAdd) {
   std::mt19937 random(5);  // NOLINT(cert-msc51-cpp)
   for (int i = 0; i < 5'000; ++i) {
