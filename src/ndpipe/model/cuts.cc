@@ -1,0 +1,146 @@
+#include "ndpipe/model/cuts.h"
+
+#include <algorithm>
+#include <optional>
+#include <set>
+#include <string_view>
+#include <unordered_set>
+
+#include "ndpipe/model/parameters.h"
+
+namespace ndpipe::model {
+namespace {
+
+bool IsOneOf(std::string_view word, std::initializer_list<std::string_view> words) {
+  return std::ranges::find(words, word) != words.end();
+}
+
+// Of an initializer or a tensor in `shapes`; null when not known.
+const std::vector<int64_t>* DimsOf(const Graph& graph, std::string_view tensor,
+                                   const Shapes& shapes) {
+  if (const Tensor* constant = graph.FindInitializer(tensor)) return &constant->dims;
+  const auto found = shapes.find(std::string(tensor));
+  return found == shapes.end() ? nullptr : &found->second;
+}
+
+int64_t Elements(const std::vector<int64_t>& dims) { return NumElements(dims).value_or(0); }
+
+bool OnlyMoves(std::string_view op_type) {
+  return IsOneOf(op_type, {"Cast",     "Concat",   "Constant",  "ConstantOfShape", "DepthToSpace",
+                           "Dropout",  "Expand",   "Flatten",   "Gather",          "GatherElements",
+                           "GatherND", "Identity", "Pad",       "Range",           "Reshape",
+                           "Shape",    "Size",     "Slice",     "SpaceToDepth",    "Split",
+                           "Squeeze",  "Tile",     "Transpose", "Unsqueeze",       "Where"});
+}
+
+// The products that one element of the result sums up; nothing for other operators.
+std::optional<int64_t> ProductsAnElement(const Graph& graph, const Node& node,
+                                         const Shapes& shapes) {
+  const auto* a = DimsOf(graph, node.input(0), shapes);
+  const auto* b = DimsOf(graph, node.input(1), shapes);
+  if (a == nullptr || b == nullptr || a->empty() || b->empty()) return std::nullopt;
+  if (node.op_type == "Conv") return (*b)[0] == 0 ? 0 : Elements(*b) / (*b)[0];
+  if (node.op_type == "MatMul") return a->back();
+  if (node.op_type == "Gemm") return node.IntAttribute("transA", 0) != 0 ? a->front() : a->back();
+  return std::nullopt;
+}
+
+// Walks the nodes in order and keeps the photo data that later nodes read.
+class Frontier {
+ public:
+  explicit Frontier(const Graph& graph) : graph_(graph) {
+    for (size_t i = 0; i < graph.nodes.size(); ++i) {
+      for (const auto& input : graph.nodes[i].inputs) last_uses_[input] = i;
+    }
+    for (const auto& output : graph.outputs) last_uses_[output.name] = graph.nodes.size();
+    for (const auto& input : graph.inputs) live_.insert(input.name);
+  }
+
+  // Past node i. Whether the node handles photo data.
+  bool Pass(size_t i) {
+    const Node& node = graph_.nodes[i];
+    const bool sizes_only = IsOneOf(node.op_type, {"Shape", "Size"});
+    const bool reads =
+        std::ranges::any_of(node.inputs, [&](const auto& input) { return live_.contains(input); });
+    if (reads && !sizes_only) {
+      for (const auto& output : node.outputs) {
+        if (!output.empty()) live_.insert(output);
+      }
+    }
+    std::erase_if(live_, [&](std::string_view tensor) {
+      const auto use = last_uses_.find(tensor);
+      return use == last_uses_.end() || use->second <= i;
+    });
+    return reads && !sizes_only;
+  }
+
+  // The only photo data that later nodes read; empty when there is more.
+  std::string_view Single() const { return live_.size() == 1 ? *live_.begin() : ""; }
+
+ private:
+  const Graph& graph_;
+  std::unordered_map<std::string_view, size_t> last_uses_;
+  std::unordered_set<std::string_view> live_;
+};
+
+// A tensor [photos, …] of fixed size a photo.
+bool CountsPhotos(const std::vector<int64_t>& of_one, const std::vector<int64_t>& of_two) {
+  return of_one.size() >= 2 && of_two.size() == of_one.size() && of_one[0] == 1 && of_two[0] == 2 &&
+         std::equal(of_one.begin() + 1, of_one.end(), of_two.begin() + 1);
+}
+
+}  // namespace
+
+int64_t NodeFlops(const Graph& graph, const Node& node, const Shapes& shapes) {
+  if (OnlyMoves(node.op_type) || node.outputs.empty()) return 0;
+  const auto* made = DimsOf(graph, node.outputs[0], shapes);
+  if (made == nullptr) return 0;
+  if (const auto products = ProductsAnElement(graph, node, shapes)) {
+    return 2 * *products * Elements(*made);
+  }
+  // Reductions and poolings read more than they make.
+  const auto* read = DimsOf(graph, node.input(0), shapes);
+  return std::max(Elements(*made), read == nullptr ? 0 : Elements(*read));
+}
+
+Result<std::vector<Cut>> ListCuts(const Graph& graph, const Shapes& of_one, const Shapes& of_two) {
+  const auto parameters = Parameters(graph);
+  const auto count = static_cast<size_t>(graph.nodes.size());
+  // For the tail that begins after node i.
+  std::vector<int64_t> flops(count + 1, 0);
+  std::vector<int64_t> num_parameters(count + 1, 0);
+  std::set<std::string_view> counted;
+  for (size_t i = count; i-- > 0;) {
+    flops[i] = flops[i + 1] + NodeFlops(graph, graph.nodes[i], of_one);
+    num_parameters[i] = num_parameters[i + 1];
+    for (const auto& input : graph.nodes[i].inputs) {
+      if (!parameters.contains(input) || !counted.insert(input).second) continue;
+      num_parameters[i] += graph.FindInitializer(input)->num_elements();
+    }
+  }
+  std::vector<Cut> cuts;
+  Frontier frontier(graph);
+  std::string_view last;
+  for (size_t i = 0; i < count; ++i) {
+    if (!frontier.Pass(i)) continue;
+    const std::string_view tensor = frontier.Single();
+    if (tensor.empty() || tensor == last || tensor == graph.outputs[0].name) continue;
+    last = tensor;
+    const auto one = of_one.find(std::string(tensor));
+    const auto two = of_two.find(std::string(tensor));
+    if (one == of_one.end() || two == of_two.end()) {
+      return Fail(ErrorCode::kInvalidArgument,
+                  "the shape of tensor '" + std::string(tensor) + "' is not known");
+    }
+    if (!CountsPhotos(one->second, two->second)) continue;
+    Cut cut{std::string(tensor), {one->second.begin() + 1, one->second.end()}};
+    cut.feature_bytes = 2 * Elements(cut.dims);
+    cut.tail_flops = flops[i + 1];
+    cut.body_flops = flops[0] - cut.tail_flops;
+    cut.tail_parameters = num_parameters[i + 1];
+    cuts.push_back(std::move(cut));
+  }
+  return cuts;
+}
+
+}  // namespace ndpipe::model
