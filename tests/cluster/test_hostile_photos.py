@@ -288,6 +288,8 @@ def test_a_cluster_labels_the_good_fails_the_bad_and_drops_hostile_derived_bytes
         outcomes = cluster.query("SELECT photo, label, reason FROM outcome WHERE version = ? ORDER BY photo", job["version"])
         assert len(outcomes) == 10 + len(taken)
         assert sorted(reason for _, label, reason in outcomes if label is None) == expected_failures
+        shown = cluster.ask("search", "--failed", "--limit", 10000)
+        assert sorted(photo["reason"] for photo in shown) == expected_failures
         assert peak_mib(cluster.stores[0]) < MAX_PEAK_MIB
 
         cluster.stores[0].stop()

@@ -88,6 +88,11 @@ Json ToJson(const rpc::SearchHit& hit) {
           {"origin", hit.origin}};
 }
 
+Json ToJson(const rpc::FailedPhoto& photo) {
+  return {{"photo", photo.photo_id}, {"reason", photo.reason}, {"version", photo.version},
+          {"store", photo.store},    {"path", photo.path},     {"origin", photo.origin}};
+}
+
 void PrintJson(const Json& json) {
   fmt::print("{}\n", json.dump(2, ' ', false, Json::error_handler_t::replace));
   std::fflush(stdout);

@@ -17,6 +17,7 @@ Json ToJson(const rpc::JobStatus& job);
 Json ToJson(const rpc::ClusterStatus& status);
 Json ToJson(const rpc::VersionStatus& version);
 Json ToJson(const rpc::SearchHit& hit);
+Json ToJson(const rpc::FailedPhoto& photo);
 
 template <typename T>
 Json ToJson(const std::vector<T>& items) {

@@ -83,6 +83,9 @@ class LabelDatabase {
   // outranks it.
   Result<std::vector<PhotoLabel>> Search(const std::string& label,
                                          std::optional<LabelSource> source, int64_t limit);
+  // Present photos that failed in the serving version, by photo id, at most `limit`; none without
+  // such a version. kInvalidArgument unless limit is in 1…1,000,000.
+  Result<std::vector<PhotoFailure>> Failures(int64_t limit);
   Result<std::optional<PhotoLabel>> LabelOf(const photo::PhotoId& id);
   Result<std::vector<PhotoLabel>> ModelLabels(int64_t version, int64_t after_photo,
                                               int64_t limit);  // for exports and tests

@@ -7,6 +7,7 @@
 #include <fstream>
 #include <iterator>
 #include <limits>
+#include <set>
 
 #include "ndpipe/label/label_fixture.h"
 
@@ -50,6 +51,30 @@ TEST_F(LabelDatabaseTest, ReadersSeeTheOldSetUntilTheSwitchAndThenAllOfTheNew) {
   EXPECT_EQ(db_->Search("cat", std::nullopt, 100)->size(), 0);
   EXPECT_EQ(**db_->ServingVersion(), second);
   EXPECT_EQ(db_->GetVersion(first)->state, VersionState::kRetired);
+}
+
+TEST_F(LabelDatabaseTest, FailuresAreThoseOfTheServingVersionWithTheirReasons) {
+  AddPhotos("one", 1, 4);
+  EXPECT_TRUE(db_->Failures(10)->empty());
+  const int64_t version = MakeVersion({"cat"});
+  ASSERT_TRUE(Write(version, "one", 1, 2, "cat"));
+  ASSERT_TRUE(Write(version, "one", 3, 4, ""));
+  EXPECT_TRUE(db_->Failures(10)->empty());  // readers do not see it yet
+  ASSERT_TRUE(db_->MarkDistributed(version));
+  ASSERT_TRUE(db_->Switch(version, {"one"}));
+  const auto failures = db_->Failures(10).value();
+  ASSERT_EQ(failures.size(), 2u);
+  std::set<photo::PhotoId> ids;
+  for (const auto& failure : failures) {
+    ids.insert(failure.id);
+    EXPECT_EQ(failure.reason, "broken");
+    EXPECT_EQ(failure.version, version);
+    EXPECT_EQ(failure.store, "one");
+    EXPECT_EQ(failure.origin, "from one");
+  }
+  EXPECT_EQ(ids, (std::set{IdOf(3), IdOf(4)}));
+  EXPECT_EQ(db_->Failures(1)->size(), 1u);
+  EXPECT_EQ(db_->Failures(0).error().code, ErrorCode::kInvalidArgument);
 }
 
 TEST_F(LabelDatabaseTest, PhotosOfAnAbsentStoreStayPendingUntilTheServingVersionCoversThem) {

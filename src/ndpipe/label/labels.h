@@ -77,6 +77,16 @@ struct PhotoLabel {
   int64_t photo = 0;  // the database's own dense number: where the next page of ModelLabels starts
 };
 
+// A photo that a relabel could not label.
+struct PhotoFailure {
+  photo::PhotoId id;
+  std::string reason;
+  int64_t version = 0;
+  std::string store;  // one place where it lies
+  std::string path;
+  std::string origin;
+};
+
 struct LabelCounts {
   int64_t photos = 0;    // present in at least one store
   int64_t missing = 0;   // known, present nowhere, not deleted

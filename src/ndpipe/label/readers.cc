@@ -9,8 +9,17 @@
 namespace ndpipe::label {
 namespace {
 
-// A present place of the photo if there is one, else one where it was.
-Status ReadPlace(sqlite::Database& db, const StoreNames& stores, PhotoLabel& label) {
+Status CheckLimit(int64_t limit) {
+  if (limit >= 1 && limit <= kMaxSearchLimit) return {};
+  return Fail(ErrorCode::kInvalidArgument, "a search gives 1 to " +
+                                               std::to_string(kMaxSearchLimit) + " photos, not " +
+                                               std::to_string(limit));
+}
+
+// A present place of the photo if there is one, else one where it was. Found: PhotoLabel or
+// PhotoFailure.
+template <typename Found>
+Status ReadPlace(sqlite::Database& db, const StoreNames& stores, int64_t photo, Found& label) {
   return db.Query(
       "SELECT store, path, origin FROM location WHERE photo = ?1 ORDER BY state, store, path LIMIT "
       "1",
@@ -20,12 +29,14 @@ Status ReadPlace(sqlite::Database& db, const StoreNames& stores, PhotoLabel& lab
         label.path = row.Text(1);
         label.origin = row.Text(2);
       },
-      label.photo);
+      photo);
 }
 
 Status ReadPlaces(sqlite::Database& db, std::vector<PhotoLabel>& labels) {
   NDP_ASSIGN(const auto stores, ReadStoreNames(db));
-  for (auto& label : labels) NDP_RETURN_IF_ERROR(ReadPlace(db, stores, label));
+  for (auto& label : labels) {
+    NDP_RETURN_IF_ERROR(ReadPlace(db, stores, label.photo, label));
+  }
   return {};
 }
 
@@ -125,12 +136,36 @@ Result<std::vector<PhotoLabel>> FindHits(sqlite::Database& db, const std::string
 Result<std::vector<PhotoLabel>> LabelDatabase::Search(const std::string& label,
                                                       std::optional<LabelSource> source,
                                                       int64_t limit) {
-  if (limit < 1 || limit > kMaxSearchLimit) {
-    return Fail(ErrorCode::kInvalidArgument, "a search gives 1 to " +
-                                                 std::to_string(kMaxSearchLimit) + " photos, not " +
-                                                 std::to_string(limit));
-  }
+  NDP_RETURN_IF_ERROR(CheckLimit(limit));
   return impl_->Read([&](sqlite::Database& db) { return FindHits(db, label, source, limit); });
+}
+
+Result<std::vector<PhotoFailure>> LabelDatabase::Failures(int64_t limit) {
+  NDP_RETURN_IF_ERROR(CheckLimit(limit));
+  return impl_->Read([&](sqlite::Database& db) -> Result<std::vector<PhotoFailure>> {
+    std::vector<PhotoFailure> failures;
+    std::vector<int64_t> photos;
+    NDP_ASSIGN(const auto stores, ReadStoreNames(db));
+    ReplicaReader reader(stores);
+    NDP_RETURN_IF_ERROR(db.Query(
+        "SELECT p.number, p.id, o.reason, o.version FROM meta m CROSS JOIN outcome o ON o.version "
+        "= m.serving CROSS JOIN photo p ON p.number = o.photo WHERE o.label IS NULL AND p.present "
+        "> 0 AND p.pinned IS NULL ORDER BY p.id LIMIT ?1",
+        [&](const sqlite::Statement& row) {
+          PhotoFailure failure;
+          failure.id = reader.Id(row, 1);
+          failure.reason = row.Text(2);
+          failure.version = row.Int(3);
+          failures.push_back(std::move(failure));
+          photos.push_back(row.Int(0));
+        },
+        limit));
+    NDP_RETURN_IF_ERROR(reader.Finish());
+    for (size_t i = 0; i < failures.size(); ++i) {
+      NDP_RETURN_IF_ERROR(ReadPlace(db, stores, photos[i], failures[i]));
+    }
+    return failures;
+  });
 }
 
 Result<std::optional<PhotoLabel>> LabelDatabase::LabelOf(const photo::PhotoId& id) {

@@ -250,4 +250,32 @@ Result<SearchHit> FromWire(const wire::SearchResponse& from) {
                    .origin = from.origin()};
 }
 
+void ToWire(const FailedPhoto& from, wire::ListFailuresResponse& to) {
+  to.set_photo_id(CleanText(from.photo_id, kMaxIdBytes));
+  to.set_reason(CleanText(from.reason, kMaxTextBytes));
+  to.set_version(from.version);
+  to.set_store(CleanText(from.store, kMaxIdBytes));
+  to.set_path(from.path);
+  to.set_origin(CleanText(from.origin, kMaxPathBytes));
+}
+
+Result<int64_t> FromWire(const wire::ListFailuresRequest& from) {
+  NDP_RETURN_IF_ERROR(CheckRange(from.limit(), 1, kMaxSearchHits, "limit"));
+  return from.limit();
+}
+
+Result<FailedPhoto> FromWire(const wire::ListFailuresResponse& from) {
+  NDP_RETURN_IF_ERROR(CheckText(from.photo_id(), kMaxIdBytes, "ListFailuresResponse.photo_id"));
+  NDP_RETURN_IF_ERROR(CheckText(from.reason(), kMaxTextBytes, "ListFailuresResponse.reason"));
+  NDP_RETURN_IF_ERROR(CheckText(from.store(), kMaxIdBytes, "ListFailuresResponse.store"));
+  NDP_RETURN_IF_ERROR(CheckPath(from.path(), "ListFailuresResponse.path"));
+  NDP_RETURN_IF_ERROR(CheckText(from.origin(), kMaxPathBytes, "ListFailuresResponse.origin"));
+  return FailedPhoto{.photo_id = from.photo_id(),
+                     .reason = from.reason(),
+                     .version = from.version(),
+                     .store = from.store(),
+                     .path = from.path(),
+                     .origin = from.origin()};
+}
+
 }  // namespace ndpipe::rpc

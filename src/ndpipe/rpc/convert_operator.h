@@ -16,6 +16,7 @@ void ToWire(const FinetuneRequest& from, wire::StartFinetuneRequest& to);
 void ToWire(const RelabelRequest& from, wire::StartRelabelRequest& to);
 void ToWire(const SearchRequest& from, wire::SearchRequest& to);
 void ToWire(const SearchHit& from, wire::SearchResponse& to);
+void ToWire(const FailedPhoto& from, wire::ListFailuresResponse& to);
 
 Result<ClusterStatus> FromWire(const wire::GetStatusResponse& from);
 Result<StoreStatus> FromWire(const wire::StoreStatus& from);
@@ -25,5 +26,7 @@ Result<FinetuneRequest> FromWire(const wire::StartFinetuneRequest& from);
 Result<RelabelRequest> FromWire(const wire::StartRelabelRequest& from);
 Result<SearchRequest> FromWire(const wire::SearchRequest& from);
 Result<SearchHit> FromWire(const wire::SearchResponse& from);
+Result<int64_t> FromWire(const wire::ListFailuresRequest& from);  // the limit
+Result<FailedPhoto> FromWire(const wire::ListFailuresResponse& from);
 
 }  // namespace ndpipe::rpc

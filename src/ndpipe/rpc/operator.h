@@ -107,6 +107,16 @@ struct SearchHit {
   std::string origin;
 };
 
+// A photo that failed in the version that readers see.
+struct FailedPhoto {
+  std::string photo_id;
+  std::string reason;
+  int64_t version = 0;
+  std::string store;
+  std::string path;
+  std::string origin;
+};
+
 // Thread-safe. Errors carry their gRPC code; kUnavailable when the Tuner cannot be reached.
 class Operator {
  public:
@@ -123,6 +133,7 @@ class Operator {
       const FinetuneRequest& request) = 0;  // the job's id, once it is durable
   virtual Result<int64_t> StartRelabel(const RelabelRequest& request) = 0;
   virtual Result<std::vector<SearchHit>> Search(const SearchRequest& request) = 0;
+  virtual Result<std::vector<FailedPhoto>> ListFailures(int64_t limit) = 0;
   virtual Status SetUserLabel(const std::string& photo_id, const std::string& label) = 0;
 };
 

@@ -86,6 +86,15 @@ class OperatorClient final : public Operator {
         [](const wire::SearchResponse& response) { return FromWire(response); });
   }
 
+  Result<std::vector<FailedPhoto>> ListFailures(int64_t limit) override {
+    wire::ListFailuresRequest request;
+    request.set_limit(limit);
+    return List<wire::ListFailuresResponse, FailedPhoto>(
+        kSearchTimeout,
+        [&](grpc::ClientContext* context) { return stub_->ListFailures(context, request); },
+        [](const wire::ListFailuresResponse& response) { return FromWire(response); });
+  }
+
   Status SetUserLabel(const std::string& photo_id, const std::string& label) override {
     wire::SetUserLabelRequest request;
     NDP_RETURN_IF_ERROR(CheckId(photo_id, "photo id"));

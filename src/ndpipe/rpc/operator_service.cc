@@ -179,6 +179,22 @@ grpc::Status OperatorService::Search(grpc::ServerContext* context,
   return ToGrpc(*context, search());
 }
 
+grpc::Status OperatorService::ListFailures(grpc::ServerContext* context,
+                                           const wire::ListFailuresRequest* request,
+                                           grpc::ServerWriter<wire::ListFailuresResponse>* writer) {
+  const auto list = [&]() -> Status {
+    NDP_ASSIGN(const int64_t limit, FromWire(*request));
+    NDP_ASSIGN(const auto failures, operators_.ListFailures(limit));
+    for (const FailedPhoto& photo : failures) {
+      wire::ListFailuresResponse response;
+      ToWire(photo, response);
+      if (!writer->Write(response)) break;
+    }
+    return {};
+  };
+  return ToGrpc(*context, list());
+}
+
 grpc::Status OperatorService::SetUserLabel(grpc::ServerContext* context,
                                            const wire::SetUserLabelRequest* request,
                                            wire::SetUserLabelResponse*) {

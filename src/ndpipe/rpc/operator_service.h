@@ -33,6 +33,9 @@ class OperatorService final : public ndpipe::v1::Operator::Service {
                             ndpipe::v1::StartRelabelResponse* response) override;
   grpc::Status Search(grpc::ServerContext* context, const ndpipe::v1::SearchRequest* request,
                       grpc::ServerWriter<ndpipe::v1::SearchResponse>* writer) override;
+  grpc::Status ListFailures(grpc::ServerContext* context,
+                            const ndpipe::v1::ListFailuresRequest* request,
+                            grpc::ServerWriter<ndpipe::v1::ListFailuresResponse>* writer) override;
   grpc::Status SetUserLabel(grpc::ServerContext* context,
                             const ndpipe::v1::SetUserLabelRequest* request,
                             ndpipe::v1::SetUserLabelResponse* response) override;

@@ -143,6 +143,20 @@ TEST_F(RpcTest, SearchAndCorrections) {
   EXPECT_EQ(operator_->SetUserLabel("ff", "\xFF").error().code, ErrorCode::kInvalidArgument);
 }
 
+TEST_F(RpcTest, FailedPhotosComeWithTheirReasons) {
+  const auto failures = operator_->ListFailures(9);
+  ASSERT_TRUE(failures) << failures.error().message;
+  EXPECT_EQ(operators_.failures_limit, 9);
+  ASSERT_EQ(failures->size(), 1u);
+  EXPECT_EQ(failures->at(0).photo_id, "ee");
+  EXPECT_EQ(failures->at(0).reason, "it is truncated");
+  EXPECT_EQ(failures->at(0).version, 4);
+  EXPECT_EQ(failures->at(0).store, "s");
+  EXPECT_EQ(failures->at(0).path, std::string("photos/\xFF.jpg"));
+  EXPECT_EQ(failures->at(0).origin, "holiday");
+  EXPECT_EQ(operator_->ListFailures(0).error().code, ErrorCode::kInvalidArgument);
+}
+
 TEST_F(RpcTest, ModelsAreSentWhole) {
   const std::string onnx(2'500'000, 'm');
   ASSERT_TRUE(WriteFileDurably(folder_ / "net.onnx", onnx));

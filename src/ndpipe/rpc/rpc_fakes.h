@@ -233,6 +233,15 @@ class FakeOperator : public Operator {
                                    .path = std::string("photos/\xFF.jpg"),
                                    .origin = "holiday"}};
   }
+  Result<std::vector<FailedPhoto>> ListFailures(int64_t limit) override {
+    failures_limit = limit;
+    return std::vector<FailedPhoto>{{.photo_id = "ee",
+                                     .reason = "it is truncated",
+                                     .version = 4,
+                                     .store = "s",
+                                     .path = std::string("photos/\xFF.jpg"),
+                                     .origin = "holiday"}};
+  }
   Status SetUserLabel(const std::string& photo_id, const std::string& label) override {
     user_label = {photo_id, label};
     return {};
@@ -248,6 +257,7 @@ class FakeOperator : public Operator {
   FinetuneRequest finetune;
   RelabelRequest relabel;
   SearchRequest search;
+  int64_t failures_limit = 0;
   std::pair<std::string, std::string> user_label;
 };
 

@@ -324,6 +324,21 @@ Result<std::vector<rpc::SearchHit>> TunerService::Search(const rpc::SearchReques
   return hits;
 }
 
+Result<std::vector<rpc::FailedPhoto>> TunerService::ListFailures(int64_t limit) {
+  NDP_ASSIGN(auto found, labels_->Failures(limit));
+  std::vector<rpc::FailedPhoto> failures;
+  failures.reserve(found.size());
+  for (auto& photo : found) {
+    failures.push_back({.photo_id = photo.id.Hex(),
+                        .reason = std::move(photo.reason),
+                        .version = photo.version,
+                        .store = std::move(photo.store),
+                        .path = std::move(photo.path),
+                        .origin = std::move(photo.origin)});
+  }
+  return failures;
+}
+
 Status TunerService::SetUserLabel(const std::string& photo_id, const std::string& label) {
   NDP_ASSIGN(const auto id, Hash256::FromHex(photo_id));
   return labels_->SetUserLabel(id, label);

@@ -47,6 +47,7 @@ class TunerService : public rpc::StoreLinkHandler, public rpc::Operator {
   Result<int64_t> StartFinetune(const rpc::FinetuneRequest& request) override;
   Result<int64_t> StartRelabel(const rpc::RelabelRequest& request) override;
   Result<std::vector<rpc::SearchHit>> Search(const rpc::SearchRequest& request) override;
+  Result<std::vector<rpc::FailedPhoto>> ListFailures(int64_t limit) override;
   Status SetUserLabel(const std::string& photo_id, const std::string& label) override;
 
  private:
