@@ -17,7 +17,10 @@ namespace ndpipe::engine {
 namespace {
 
 constexpr int kRounds = 5;
-constexpr double kRoundSeconds = 0.25;
+// A round ends when both are reached, or at kMaxRoundSeconds.
+constexpr double kMinRoundSeconds = 0.3;
+constexpr int64_t kMinRoundRequests = 24;
+constexpr double kMaxRoundSeconds = 0.6;
 constexpr double kLeastGain = 1.02;
 // Each of them comes to lie in every slot, beside different neighbours.
 constexpr int kProbePhotos = 7;
@@ -109,14 +112,26 @@ bool SameBits(const std::vector<Half>& a, const std::vector<Half>& b) {
   return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(Half)) == 0;
 }
 
-// Images a second, on the inputs that the requests hold.
+// Images a second, on the inputs that the requests hold: between the moments at which a request
+// came free for the first time and for the last, so that neither the start nor the end, when
+// streams run empty one by one, counts against large requests.
 Result<double> MeasureRate(BodyEngine& body) {
   Collector collector(body);
+  for (int i = 0; i < body.num_requests(); ++i) collector.SubmitAgain();
+  auto* first_free = body.Acquire();
   const Stopwatch watch;
-  int64_t num_photos = 0;
-  for (; watch.Seconds() < kRoundSeconds; num_photos += body.batch_size()) collector.SubmitAgain();
+  body.Release(first_free);
+  int64_t num_requests = 0;
+  double seconds = 0;
+  while ((seconds < kMinRoundSeconds || num_requests < kMinRoundRequests) &&
+         seconds < kMaxRoundSeconds) {
+    collector.SubmitAgain();
+    body.Release(body.Acquire());
+    seconds = watch.Seconds();
+    ++num_requests;
+  }
   NDP_RETURN_IF_ERROR(collector.Finish());
-  return static_cast<double>(num_photos) / watch.Seconds();
+  return static_cast<double>(num_requests * body.batch_size()) / seconds;
 }
 
 struct Rates {
