@@ -36,13 +36,15 @@ RequestFiller::Slot RequestFiller::Take() {
     open_->engine_request = acquired;
     open_->tasks.resize(body_.batch_size());
     for (int slot = body_.batch_size() - 1; slot >= 0; --slot) open_->free_slots.push_back(slot);
-    changed_.notify_all();
   }
   Request* request = open_;
   const int index = request->free_slots.back();
   request->free_slots.pop_back();
   ++request->num_decoding;
   if (request->free_slots.empty()) open_ = nullptr;
+  // One more thread has something to do, and wakes the next in its turn: it takes another slot, or
+  // waits for the engine's next request. All at once would find nothing, at the engine's cost.
+  changed_.notify_one();
   const auto input = request->engine_request->input();
   const size_t photo_bytes = input.size() / body_.batch_size();
   return {.request = request,
@@ -111,7 +113,7 @@ void RequestFiller::Submit(Request* request) {
                  std::lock_guard lock(mutex_);
                  if (--num_in_flight_ == 0) busy_seconds_ += busy_since_.Seconds();
                  Remove(request);
-                 changed_.notify_all();
+                 if (num_in_flight_ == 0) idle_.notify_all();
                });
 }
 
@@ -149,7 +151,7 @@ void RequestFiller::Finish() {
     body_.Release(unused);
     lock.lock();
   }
-  changed_.wait(lock, [&] { return num_in_flight_ == 0; });
+  idle_.wait(lock, [&] { return num_in_flight_ == 0; });
 }
 
 }  // namespace ndpipe::extract

@@ -64,7 +64,8 @@ class RequestFiller {
 
   DepthMeter in_engine_;
   mutable std::mutex mutex_;
-  std::condition_variable changed_;
+  std::condition_variable changed_;  // open_ or acquiring_
+  std::condition_variable idle_;     // nothing is in flight
   // All below is guarded by mutex_.
   std::list<Request> requests_;  // open, full or in flight
   Request* open_ = nullptr;      // the one with slots to give
