@@ -20,7 +20,7 @@ const std::vector<int64_t>* DimsOf(const Graph& graph, std::string_view tensor,
                                    const Shapes& shapes) {
   if (const Tensor* constant = graph.FindInitializer(tensor)) return &constant->dims;
   const auto found = shapes.find(std::string(tensor));
-  return found == shapes.end() ? nullptr : &found->second;
+  return found == shapes.end() ? nullptr : &found->second.dims;
 }
 
 int64_t Elements(const std::vector<int64_t>& dims) { return NumElements(dims).value_or(0); }
@@ -50,6 +50,7 @@ class Frontier {
  public:
   explicit Frontier(const Graph& graph) : graph_(graph) {
     for (size_t i = 0; i < graph.nodes.size(); ++i) {
+      if (ReadsSizes(graph.nodes[i])) continue;
       for (const auto& input : graph.nodes[i].inputs) last_uses_[input] = i;
     }
     for (const auto& output : graph.outputs) last_uses_[output.name] = graph.nodes.size();
@@ -59,10 +60,10 @@ class Frontier {
   // Past node i. Whether the node handles photo data.
   bool Pass(size_t i) {
     const Node& node = graph_.nodes[i];
-    const bool sizes_only = IsOneOf(node.op_type, {"Shape", "Size"});
     const bool reads =
+        !ReadsSizes(node) &&
         std::ranges::any_of(node.inputs, [&](const auto& input) { return live_.contains(input); });
-    if (reads && !sizes_only) {
+    if (reads) {
       for (const auto& output : node.outputs) {
         if (!output.empty()) live_.insert(output);
       }
@@ -71,22 +72,49 @@ class Frontier {
       const auto use = last_uses_.find(tensor);
       return use == last_uses_.end() || use->second <= i;
     });
-    return reads && !sizes_only;
+    return reads;
   }
 
   // The only photo data that later nodes read; empty when there is more.
   std::string_view Single() const { return live_.size() == 1 ? *live_.begin() : ""; }
 
  private:
+  static bool ReadsSizes(const Node& node) { return node.op_type == "Shape"; }
+
   const Graph& graph_;
   std::unordered_map<std::string_view, size_t> last_uses_;
   std::unordered_set<std::string_view> live_;
 };
 
-// A tensor [photos, …] of fixed size a photo.
-bool CountsPhotos(const std::vector<int64_t>& of_one, const std::vector<int64_t>& of_two) {
-  return of_one.size() >= 2 && of_two.size() == of_one.size() && of_one[0] == 1 && of_two[0] == 2 &&
-         std::equal(of_one.begin() + 1, of_one.end(), of_two.begin() + 1);
+// A tensor [photos, …] of floating-point numbers, of fixed size a photo.
+bool IsFeatures(const TensorShape& of_one, const TensorShape& of_two) {
+  const auto& one = of_one.dims;
+  const auto& two = of_two.dims;
+  return IsOneOf(DataTypeName(of_one.type), {"float32", "float16", "bfloat16", "float64"}) &&
+         one.size() >= 2 && two.size() == one.size() && one[0] == 1 && two[0] == 2 &&
+         std::equal(one.begin() + 1, one.end(), two.begin() + 1);
+}
+
+// Sums over the nodes from each one to the last.
+struct Remainders {
+  std::vector<int64_t> flops;
+  std::vector<int64_t> parameters;
+};
+Remainders SumFromEnd(const Graph& graph, const Shapes& shapes) {
+  const auto trained = Parameters(graph);
+  const size_t count = graph.nodes.size();
+  Remainders sums{std::vector<int64_t>(count + 1, 0), std::vector<int64_t>(count + 1, 0)};
+  std::set<std::string_view> counted;
+  for (size_t i = count; i-- > 0;) {
+    const Node& node = graph.nodes[i];
+    sums.flops[i] = sums.flops[i + 1] + NodeFlops(graph, node, shapes);
+    sums.parameters[i] = sums.parameters[i + 1];
+    for (const auto& input : node.inputs) {
+      if (!trained.contains(input) || !counted.insert(input).second) continue;
+      sums.parameters[i] += graph.FindInitializer(input)->num_elements();
+    }
+  }
+  return sums;
 }
 
 }  // namespace
@@ -104,24 +132,11 @@ int64_t NodeFlops(const Graph& graph, const Node& node, const Shapes& shapes) {
 }
 
 Result<std::vector<Cut>> ListCuts(const Graph& graph, const Shapes& of_one, const Shapes& of_two) {
-  const auto parameters = Parameters(graph);
-  const auto count = static_cast<size_t>(graph.nodes.size());
-  // For the tail that begins after node i.
-  std::vector<int64_t> flops(count + 1, 0);
-  std::vector<int64_t> num_parameters(count + 1, 0);
-  std::set<std::string_view> counted;
-  for (size_t i = count; i-- > 0;) {
-    flops[i] = flops[i + 1] + NodeFlops(graph, graph.nodes[i], of_one);
-    num_parameters[i] = num_parameters[i + 1];
-    for (const auto& input : graph.nodes[i].inputs) {
-      if (!parameters.contains(input) || !counted.insert(input).second) continue;
-      num_parameters[i] += graph.FindInitializer(input)->num_elements();
-    }
-  }
+  const Remainders after = SumFromEnd(graph, of_one);
   std::vector<Cut> cuts;
   Frontier frontier(graph);
   std::string_view last;
-  for (size_t i = 0; i < count; ++i) {
+  for (size_t i = 0; i < graph.nodes.size(); ++i) {
     if (!frontier.Pass(i)) continue;
     const std::string_view tensor = frontier.Single();
     if (tensor.empty() || tensor == last || tensor == graph.outputs[0].name) continue;
@@ -132,12 +147,12 @@ Result<std::vector<Cut>> ListCuts(const Graph& graph, const Shapes& of_one, cons
       return Fail(ErrorCode::kInvalidArgument,
                   "the shape of tensor '" + std::string(tensor) + "' is not known");
     }
-    if (!CountsPhotos(one->second, two->second)) continue;
-    Cut cut{std::string(tensor), {one->second.begin() + 1, one->second.end()}};
+    if (!IsFeatures(one->second, two->second)) continue;
+    Cut cut{std::string(tensor), {one->second.dims.begin() + 1, one->second.dims.end()}};
     cut.feature_bytes = 2 * Elements(cut.dims);
-    cut.tail_flops = flops[i + 1];
-    cut.body_flops = flops[0] - cut.tail_flops;
-    cut.tail_parameters = num_parameters[i + 1];
+    cut.tail_flops = after.flops[i + 1];
+    cut.body_flops = after.flops[0] - cut.tail_flops;
+    cut.tail_parameters = after.parameters[i + 1];
     cuts.push_back(std::move(cut));
   }
   return cuts;

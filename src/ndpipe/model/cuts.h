@@ -11,8 +11,12 @@
 
 namespace ndpipe::model {
 
-// The dimensions of tensors by name. Whoever can run or infer the graph provides them.
-using Shapes = std::unordered_map<std::string, std::vector<int64_t>>;
+struct TensorShape {
+  DataType type = DataType::kUndefined;
+  std::vector<int64_t> dims;
+};
+// By the tensors' names. Whoever can run the graph provides them.
+using Shapes = std::unordered_map<std::string, TensorShape>;
 
 struct Cut {
   std::string tensor;

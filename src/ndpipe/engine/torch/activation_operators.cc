@@ -34,6 +34,7 @@ Outputs Softplus(const OperatorCall& call) { return {at::softplus(call.Input(0),
 
 Outputs PRelu(const OperatorCall& call) {
   const at::Tensor& x = call.Input(0);
+  CheckBroadcast(x, call.Input(1));
   return {at::where(x < 0, x * call.Input(1), x)};
 }
 
@@ -59,15 +60,22 @@ Outputs LogSoftmax(const OperatorCall& call) {
   return OverAxis(call, [](const at::Tensor& x, int64_t axis) { return at::log_softmax(x, axis); });
 }
 
+// A bound of Clip, left out or one number of the input's type.
+std::optional<at::Scalar> Bound(const OperatorCall& call, size_t index) {
+  if (!call.Has(index)) return std::nullopt;
+  if (call.Input(index).numel() != 1) Refuse("its bounds are no numbers");
+  return call.Input(index).detach().item();
+}
+
+// Where the bounds cross, the upper one wins, in ONNX as in LibTorch.
 Outputs Clip(const OperatorCall& call) {
-  at::Tensor x = call.Input(0);
+  const at::Tensor& x = call.Input(0);
   if (call.opset < 11) {
     return {x.clamp(call.Float("min", -3.402823466e+38F), call.Float("max", 3.402823466e+38F))};
   }
-  // Where the bounds cross, the upper one wins, in ONNX as in LibTorch.
-  if (call.Has(1)) x = at::maximum(x, call.Input(1));
-  if (call.Has(2)) x = at::minimum(x, call.Input(2));
-  return {x};
+  const auto low = Bound(call, 1);
+  const auto high = Bound(call, 2);
+  return {low || high ? at::clamp(x, low, high) : x};
 }
 
 constexpr OperatorRow kRows[] = {

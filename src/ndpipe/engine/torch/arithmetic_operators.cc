@@ -21,7 +21,7 @@ struct Pair {
 Pair Operands(const OperatorCall& call, size_t first = 0) {
   const Pair pair{call.Input(first), call.Input(first + 1)};
   if (pair.a.scalar_type() != pair.b.scalar_type()) Refuse("its operands are of different types");
-  CheckSize(at::infer_size(pair.a.sizes(), pair.b.sizes()));
+  CheckBroadcast(pair.a, pair.b);
   return pair;
 }
 
@@ -50,7 +50,7 @@ Outputs Mod(const OperatorCall& call) {
 Outputs Pow(const OperatorCall& call) {
   const at::Tensor& base = call.Input(0);
   const at::Tensor& exponent = call.Input(1);
-  CheckSize(at::infer_size(base.sizes(), exponent.sizes()));
+  CheckBroadcast(base, exponent);
   // A number instead of a tensor takes LibTorch's quick ways for squares and roots.
   if (exponent.numel() == 1 && exponent.dim() <= base.dim() && base.is_floating_point() &&
       !exponent.requires_grad()) {
@@ -64,7 +64,7 @@ template <Binary kCompute>
 Outputs OfMany(const OperatorCall& call) {
   at::Tensor result = call.Input(0);
   for (size_t i = 1; i < call.inputs.size(); ++i) {
-    CheckSize(at::infer_size(result.sizes(), call.Input(i).sizes()));
+    CheckBroadcast(result, call.Input(i));
     result = kCompute(result, call.Input(i));
   }
   return {result};

@@ -6,24 +6,16 @@
 #include <utility>
 
 #include "ndpipe/engine/torch/graph_program.h"
+#include "ndpipe/engine/torch/guarded.h"
 #include "ndpipe/engine/torch/tensors.h"
 
 namespace ndpipe::engine {
 namespace {
 
-// LibTorch's exceptions outside of a program's steps.
+// Guarded() for what is not one node's work.
 template <typename Work>
 auto Guarded(const char* what, Work&& work) -> decltype(work()) {
-  try {
-    return work();
-  } catch (const std::bad_alloc&) {
-    return Fail(ErrorCode::kResourceExhausted, std::string(what) + ": memory is short");
-  } catch (const c10::Error& error) {
-    return Fail(ErrorCode::kInvalidArgument,
-                std::string(what) + ": " + error.what_without_backtrace());
-  } catch (const std::exception& error) {
-    return Fail(ErrorCode::kInternal, std::string(what) + ": " + error.what());
-  }
+  return torch::Guarded([what] { return std::string(what); }, std::forward<Work>(work));
 }
 
 Result<std::vector<at::Tensor>> ToTorch(std::span<const model::Tensor> tensors) {
@@ -83,6 +75,7 @@ Result<std::map<std::string, model::Tensor>> GraphExecutor::Gradients(
       leaves.push_back(value);
     }
     NDP_ASSIGN(const auto made, impl_->program.Run(given));
+    if (leaves.empty() || !made[0].requires_grad()) return Gradients{};
     const auto found = ::torch::autograd::grad({made[0]}, leaves, {weight[0]},
                                                /*retain_graph=*/std::nullopt,
                                                /*create_graph=*/false, /*allow_unused=*/true);
@@ -104,6 +97,21 @@ std::map<std::string, model::Tensor> GraphExecutor::Parameters() const {
 }
 
 std::vector<std::string_view> OperatorNames() { return torch::OperatorNames(); }
+
+Result<std::vector<model::Cut>> MeasureCuts(const model::Graph& graph) {
+  NDP_ASSIGN(const auto of_one, MeasureShapes(graph, 1));
+  const auto& shape = *graph.inputs[0].shape;
+  if (shape[0].size != 1) {
+    NDP_ASSIGN(const auto of_two, MeasureShapes(graph, 2));
+    return model::ListCuts(graph, of_one, of_two);
+  }
+  // A graph for single photos: those of two come from two runs.
+  model::Shapes of_two = of_one;
+  for (auto& [name, tensor] : of_two) {
+    if (!tensor.dims.empty() && tensor.dims[0] == 1) tensor.dims[0] = 2;
+  }
+  return model::ListCuts(graph, of_one, of_two);
+}
 
 Result<model::Shapes> MeasureShapes(const model::Graph& graph, int64_t num_photos) {
   return Guarded("measuring shapes", [&] { return torch::ObserveShapes(graph, num_photos); });

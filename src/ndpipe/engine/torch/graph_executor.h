@@ -60,4 +60,9 @@ std::vector<std::string_view> OperatorNames();
 // the graph has one input, of known shape but for the number of photos.
 Result<model::Shapes> MeasureShapes(const model::Graph& graph, int64_t num_photos);
 
+// The graph's cuts (model::ListCuts), from runs on one and two blank photos. Expects constants
+// folded and unused nodes removed, as they are in kept backbones. Errors as MeasureShapes and
+// GraphExecutor::Create.
+Result<std::vector<model::Cut>> MeasureCuts(const model::Graph& graph);
+
 }  // namespace ndpipe::engine

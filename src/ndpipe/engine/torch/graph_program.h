@@ -42,7 +42,7 @@ class GraphProgram {
                                       const Observer& observer = {}) const;
 
   // By their names in the graph: the constants that training may change (model::Parameters), of
-  // this part. Leaf tensors; set requires_grad, or change them in place under NoGradGuard.
+  // this part. Leaf tensors that require gradients; change them in place, under NoGradGuard.
   const std::map<std::string, at::Tensor>& parameters() const { return parameters_; }
 
  private:

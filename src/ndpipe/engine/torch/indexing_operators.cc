@@ -110,9 +110,12 @@ Outputs Slice(const OperatorCall& call) {
 
 Outputs OneHot(const OperatorCall& call) {
   const at::Tensor& indices = call.Input(0);
-  const auto depth = static_cast<int64_t>(call.NumberInput(1));
-  const at::Tensor& values = call.Input(2);  // off, on
-  if (values.numel() != 2 || depth < 0 || depth > 65'536) Refuse("its depth or values are absurd");
+  const double wanted = call.NumberInput(1);  // may be of any type
+  const at::Tensor& values = call.Input(2);   // off, on
+  if (values.numel() != 2 || !(wanted >= 0 && wanted <= 65'536)) {
+    Refuse("its depth or values are absurd");
+  }
+  const auto depth = static_cast<int64_t>(wanted);
   const int64_t axis = CheckedAxis(call.Int("axis", -1), indices.dim() + 1);
   at::Tensor wide = indices.to(at::kLong);
   wide = at::where(wide < 0, wide + depth, wide).unsqueeze(axis);
@@ -124,7 +127,8 @@ Outputs OneHot(const OperatorCall& call) {
 }
 
 Outputs Trilu(const OperatorCall& call) {
-  const auto diagonal = call.Has(1) ? static_cast<int64_t>(call.NumberInput(1)) : 0;
+  const int64_t diagonal =
+      call.Has(1) ? std::clamp(call.IntInput(1), -kMaxElements, kMaxElements) : 0;
   return {call.Int("upper", 1) != 0 ? call.Input(0).triu(diagonal) : call.Input(0).tril(diagonal)};
 }
 

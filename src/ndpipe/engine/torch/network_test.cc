@@ -108,10 +108,7 @@ TEST_P(NetworkTest, LogitsAreThoseOfOnnxRuntimeWholeAndFromItsCuts) {
   ASSERT_TRUE(whole) << whole.error().message;
   EXPECT_LE(Error((*whole)[0], logits), 1e-4);
 
-  const auto of_one = MeasureShapes(*graph, 1);
-  const auto of_two = MeasureShapes(*graph, 2);
-  ASSERT_TRUE(of_one && of_two) << of_two.error().message;
-  const auto cuts = model::ListCuts(*graph, *of_one, *of_two);
+  const auto cuts = MeasureCuts(*graph);
   ASSERT_TRUE(cuts) << cuts.error().message;
   ASSERT_GE(cuts->size(), 5U);
   std::printf("%s: error %.1e, %zu cuts, %.2f GFLOPs, %zu parameters\n",
@@ -126,6 +123,85 @@ TEST_P(NetworkTest, LogitsAreThoseOfOnnxRuntimeWholeAndFromItsCuts) {
     EXPECT_LE(Error((*tail)[0], logits), 1e-4) << cut;
   }
 }
+
+int64_t NumParameters(const model::Graph& graph) {
+  int64_t count = 0;
+  for (const auto& name : model::Parameters(graph)) {
+    count += graph.FindInitializer(name)->num_elements();
+  }
+  return count;
+}
+
+struct KnownNetwork {
+  std::string file;
+  int64_t num_parameters;  // as its library counts them
+  double min_gmacs;        // of one photo, multiplications with their additions
+  double max_gmacs;
+  std::vector<std::string> in_blocks;  // the beginnings of names inside a block, and the ends of
+  std::vector<std::string> cut_ends;   // those that are cuts nevertheless: the ends of the block
+  int num_block_cuts;
+};
+
+class KnownNetworkTest : public testing::TestWithParam<KnownNetwork> {};
+
+TEST_P(KnownNetworkTest, IsCutBetweenItsBlocksOnly) {
+  if (!fs::exists(kPython)) GTEST_SKIP() << kPython << " is missing: run tools/setup/setup.sh";
+  const auto& known = GetParam();
+  const fs::path folder =
+      fs::path(testing::TempDir()) / ("ndpipe-known-" + std::to_string(::getpid()));
+  const std::string command =
+      kPython + " " + kOracle + " " + (kGraphs / known.file).string() + " " + folder.string();
+  ASSERT_EQ(std::system(command.c_str()), 0);
+  {
+    const auto graph = ReadFolded(folder);
+    ASSERT_TRUE(graph) << graph.error().message;
+    EXPECT_EQ(NumParameters(*graph), known.num_parameters);
+    const auto cuts = MeasureCuts(*graph);
+    ASSERT_TRUE(cuts) << cuts.error().message;
+    const auto flops = cuts->front().body_flops + cuts->front().tail_flops;
+    EXPECT_GT(static_cast<double>(flops) / 2e9, known.min_gmacs);
+    EXPECT_LT(static_cast<double>(flops) / 2e9, known.max_gmacs);
+    int num_block_cuts = 0;
+    for (const auto& cut : *cuts) {
+      if (std::ranges::none_of(known.in_blocks, [&](const auto& prefix) {
+            return cut.tensor.starts_with(prefix);
+          })) {
+        continue;
+      }
+      ++num_block_cuts;
+      EXPECT_TRUE(std::ranges::any_of(known.cut_ends, [&](const auto& end) {
+        return cut.tensor.ends_with(end);
+      })) << cut.tensor;
+      EXPECT_EQ(cut.body_flops + cut.tail_flops, flops);
+    }
+    EXPECT_EQ(num_block_cuts, known.num_block_cuts);
+    EXPECT_LT(cuts->back().tail_parameters, known.num_parameters / 10);
+  }
+  fs::remove_all(folder);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Graphs, KnownNetworkTest,
+    testing::Values(
+        // 16 blocks, each with two edges at its end: the sum, and what the activation makes of it.
+        KnownNetwork{"torchvision-resnet50-script.onnx.gz",
+                     25'557'032,
+                     4.0,
+                     4.2,
+                     {"/layer1/", "/layer2/", "/layer3/", "/layer4/"},
+                     {"/Add_output_0", "/relu_2/Relu_output_0"},
+                     32},
+        // 12 blocks with a sum after the attention and one after the perceptron.
+        KnownNetwork{"timm-vit_base_patch16_224-script.onnx.gz",
+                     86'567'656,
+                     17.4,
+                     17.8,
+                     {"/blocks/"},
+                     {"/Add_output_0", "/Add_1_output_0"},
+                     24}),
+    [](const testing::TestParamInfo<KnownNetwork>& test) {
+      return test.index == 0 ? std::string("ResNet50") : std::string("ViTB16");
+    });
 
 INSTANTIATE_TEST_SUITE_P(Graphs, NetworkTest, testing::ValuesIn(GraphFiles()),
                          [](const testing::TestParamInfo<fs::path>& test) {

@@ -47,6 +47,8 @@ Outputs LayerNormalization(const OperatorCall& call) {
       (call.Has(2) && call.Input(2).sizes() != scale.sizes())) {
     // Scales that broadcast.
     auto [plain, mean, inverse] = at::native_layer_norm(x, dims, {}, {}, epsilon);
+    CheckBroadcast(plain, scale);
+    if (call.Has(2)) CheckBroadcast(plain, call.Input(2));
     at::Tensor scaled = plain * scale;
     if (call.Has(2)) scaled = scaled + call.Input(2);
     return {scaled, mean, inverse};
@@ -90,6 +92,7 @@ Outputs RmsNormalization(const OperatorCall& call) {
   for (int64_t axis = CheckedAxis(call.Int("axis", -1), x.dim()); axis < x.dim(); ++axis) {
     axes.push_back(axis);
   }
+  CheckBroadcast(x, call.Input(1));
   const at::Tensor mean = x.square().mean(axes, true);
   return {x * (mean + call.Float("epsilon", 1e-5F)).rsqrt() * call.Input(1)};
 }

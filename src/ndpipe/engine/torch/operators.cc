@@ -30,18 +30,20 @@ void NotSupported(const std::string& feature) {
 }
 
 void CheckSize(at::IntArrayRef dims) {
-  int64_t product = 1;
+  int64_t product = 1;  // of all that are not 0: an empty tensor's other sizes are bounded too
   for (const int64_t dim : dims) {
     if (dim < 0) Refuse("its result would have a negative size");
-    if (dim == 0) return;
-  }
-  for (const int64_t dim : dims) {
+    if (dim == 0) continue;
     if (__builtin_mul_overflow(product, dim, &product) || product > kMaxElements) {
       throw OperatorError(ErrorCode::kResourceExhausted, "its result would have more than " +
                                                              std::to_string(kMaxElements) +
                                                              " elements; run fewer photos at once");
     }
   }
+}
+
+void CheckBroadcast(const at::Tensor& a, const at::Tensor& b) {
+  CheckSize(at::infer_size(a.sizes(), b.sizes()));
 }
 
 const at::Tensor& OperatorCall::Input(size_t index) const {
@@ -57,6 +59,12 @@ Ints OperatorCall::IntsInput(size_t index) const {
   if (input.numel() > 65'536) Refuse("its input " + std::to_string(index) + " is too long");
   const at::Tensor flat = input.to(at::kCPU, at::kLong).contiguous();
   return {flat.const_data_ptr<int64_t>(), flat.const_data_ptr<int64_t>() + flat.numel()};
+}
+
+int64_t OperatorCall::IntInput(size_t index) const {
+  const Ints values = IntsInput(index);
+  if (values.size() != 1) Refuse("its input " + std::to_string(index) + " is not one number");
+  return values[0];
 }
 
 double OperatorCall::NumberInput(size_t index) const {

@@ -32,10 +32,12 @@ class OperatorError : public std::runtime_error {
 [[noreturn]] void NotSupported(const std::string& feature);  // kUnimplemented
 
 // One tensor that a graph makes may have so many elements: a hostile shape ends here, not in the
-// kernel's hands. 4 GiB of fp32.
-inline constexpr int64_t kMaxElements = int64_t{1} << 30;
+// kernel's hands. 2 GiB of fp32.
+inline constexpr int64_t kMaxElements = int64_t{1} << 29;
 // Throws kResourceExhausted beyond it, kInvalidArgument for negative sizes.
 void CheckSize(at::IntArrayRef dims);
+// The same of what two tensors broadcast to.
+void CheckBroadcast(const at::Tensor& a, const at::Tensor& b);
 
 using Ints = std::vector<int64_t>;
 using Outputs = std::vector<at::Tensor>;
@@ -49,6 +51,7 @@ struct OperatorCall {
   bool Has(size_t index) const { return index < inputs.size() && inputs[index].defined(); }
   const at::Tensor& Input(size_t index) const;  // throws when it is left out
   Ints IntsInput(size_t index) const;           // the values of an integer tensor, flat
+  int64_t IntInput(size_t index) const;         // the value of an integer tensor of one element
   double NumberInput(size_t index) const;       // the value of a tensor of one element
 
   int64_t Int(const char* key, int64_t otherwise) const {

@@ -1,5 +1,6 @@
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <limits>
 
 #include "ndpipe/engine/torch/operators.h"
@@ -88,35 +89,40 @@ at::Tensor DilatedAverage(const at::Tensor& x, const Window& window, at::IntArra
   return sum / static_cast<double>(count);
 }
 
+// How many elements of each window count: those of the input, or of the declared padding too; never
+// what rounding up adds. In 1s and 0s, [1, 1, spatial…], padded as the input is.
+at::Tensor Counted(const OperatorCall& call, const Window& window, at::IntArrayRef padded) {
+  const at::Tensor& input = call.Input(0);
+  Ints dims = {1, 1};
+  for (int64_t axis = 2; axis < input.dim(); ++axis) dims.push_back(input.size(axis));
+  at::Tensor counted = at::ones(dims, input.options());
+  Ints begin = window.begin;
+  if (call.Int("count_include_pad", 0) != 0) {
+    counted = PadSpace(counted, window.begin, window.end, 1);
+    begin.assign(begin.size(), 0);
+  }
+  Ints end;
+  for (size_t i = 0; i < begin.size(); ++i) {
+    end.push_back(padded[i + 2] - counted.size(static_cast<int64_t>(i) + 2) - begin[i]);
+  }
+  return PadSpace(counted, begin, end, 0);
+}
+
 Outputs AveragePool(const OperatorCall& call) {
   const auto [x, window] = ReadPooling(call, 0);
   const bool ceil = call.Int("ceil_mode", 0) != 0;
-  const at::Tensor& input = call.Input(0);
-  const Ints dims = window.OutputDims(input, input.size(1), ceil);
-  bool dilated = false;
-  for (const int64_t dilation : window.dilations) dilated = dilated || dilation != 1;
+  const bool pads = std::ranges::any_of(window.begin, [](int64_t pad) { return pad != 0; }) ||
+                    std::ranges::any_of(window.end, [](int64_t pad) { return pad != 0; });
+  const bool dilated =
+      std::ranges::any_of(window.dilations, [](int64_t dilation) { return dilation != 1; });
   const auto average = [&](const at::Tensor& padded) {
-    return dilated ? DilatedAverage(padded, window, dims) : PlainAverage(padded, window);
+    if (!dilated) return PlainAverage(padded, window);
+    Ints dims = window.OutputDims(call.Input(0), padded.size(1), ceil);
+    dims[0] = padded.size(0);
+    return DilatedAverage(padded, window, dims);
   };
-  // What counts as an element of a window: the input, or the declared padding too; never what
-  // rounding up adds.
-  const bool with_padding = call.Int("count_include_pad", 0) != 0;
-  Ints ones_dims = {1, 1};
-  for (int64_t axis = 2; axis < input.dim(); ++axis) ones_dims.push_back(input.size(axis));
-  at::Tensor counted = at::ones(ones_dims, input.options());
-  if (with_padding) counted = PadSpace(counted, window.begin, window.end, 1);
-  Window rest = window;
-  if (with_padding) {
-    rest.begin.assign(rest.begin.size(), 0);
-    rest.end.assign(rest.end.size(), 0);
-  }
-  Ints tail = rest.end;
-  for (size_t i = 0; i < tail.size(); ++i) {
-    const auto axis = static_cast<int64_t>(i) + 2;
-    tail[i] = x.size(axis) - counted.size(axis) - rest.begin[i];
-  }
-  counted = average(PadSpace(counted, rest.begin, tail, 0));
-  return {average(x) / counted};
+  if (!ceil && (!pads || call.Int("count_include_pad", 0) != 0)) return {average(x)};
+  return {average(x) / average(Counted(call, window, x.sizes()))};
 }
 
 Ints SpatialAxes(const at::Tensor& x) {

@@ -73,7 +73,7 @@ Outputs IndexOf(const OperatorCall& call) {
 
 Outputs CumSum(const OperatorCall& call) {
   at::Tensor x = call.Input(0);
-  const int64_t axis = CheckedAxis(static_cast<int64_t>(call.NumberInput(1)), x.dim());
+  const int64_t axis = CheckedAxis(call.IntInput(1), x.dim());
   const bool reverse = call.Int("reverse", 0) != 0;
   if (reverse) x = x.flip(axis);
   at::Tensor sum = x.cumsum(axis, x.scalar_type());
@@ -84,7 +84,7 @@ Outputs CumSum(const OperatorCall& call) {
 Outputs TopK(const OperatorCall& call) {
   const at::Tensor& x = call.Input(0);
   const int64_t axis = CheckedAxis(call.Int("axis", -1), x.dim());
-  const auto k = call.opset >= 10 ? static_cast<int64_t>(call.NumberInput(1)) : call.Int("k", 0);
+  const auto k = call.opset >= 10 ? call.IntInput(1) : call.Int("k", 0);
   const bool largest = call.Int("largest", 1) != 0;
   if (k < 0 || k > x.size(axis)) Refuse("its k is " + std::to_string(k));
   // A stable sort, because of equal values the one with the lower index goes first.

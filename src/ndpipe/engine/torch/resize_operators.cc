@@ -157,8 +157,10 @@ Outputs Resize(const OperatorCall& call) {
   if (call.Int("antialias", 0) != 0) NotSupported("antialias=1");
   at::Tensor x = call.Input(0);
   const auto axes = ReadAxes(call, x);
-  Ints dims = x.sizes().vec();
-  for (const Axis& axis : axes) dims[static_cast<size_t>(axis.index)] = axis.to;
+  Ints dims = x.sizes().vec();  // of the largest step: one axis may grow before another shrinks
+  for (const Axis& axis : axes) {
+    dims[static_cast<size_t>(axis.index)] = std::max(axis.from, axis.to);
+  }
   CheckSize(dims);
   for (const Axis& axis : axes) {
     if (axis.to != axis.from || axis.scale != 1) x = ResizeAxis(call, x, axis);

@@ -167,7 +167,7 @@ Outputs Range(const OperatorCall& call) {
   const double step = call.NumberInput(2);
   const double count = std::ceil((call.NumberInput(1) - call.NumberInput(0)) / step);
   if (step == 0 || !(count < static_cast<double>(kMaxElements))) Refuse("its range is absurd");
-  const at::Tensor steps = at::arange(std::max<int64_t>(0, static_cast<int64_t>(count)), at::kLong);
+  const at::Tensor steps = at::arange(static_cast<int64_t>(std::max(0.0, count)), at::kLong);
   return {(steps.to(start.scalar_type()) * call.Input(2) + start).to(start.scalar_type())};
 }
 
