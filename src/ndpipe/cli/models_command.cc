@@ -3,8 +3,11 @@
 #include <filesystem>
 #include <memory>
 
+#include "ndpipe/cli/local_model.h"
 #include "ndpipe/cli/output.h"
 #include "ndpipe/cli/remote.h"
+#include "ndpipe/engine/torch/graph_executor.h"
+#include "ndpipe/model/backbone_graph.h"
 
 namespace ndpipe::cli {
 namespace {
@@ -13,6 +16,7 @@ struct Flags {
   RemoteFlags remote;
   std::string onnx_file;
   std::string manifest;
+  std::string model;
 };
 
 void PrintVersions(const std::vector<rpc::VersionStatus>& versions) {
@@ -50,11 +54,54 @@ Status Add(const Flags& flags) {
   return {};
 }
 
+std::string FormatShape(const std::vector<int64_t>& dims) {
+  return fmt::format("{}", fmt::join(dims, " × "));
+}
+
+void PrintCuts(const std::vector<model::Cut>& cuts, const model::Backbone& backbone) {
+  std::vector<std::vector<std::string>> rows = {
+      {"cut", "shape", "fp16 a photo", "GFLOPs before", "after", "parameters after"}};
+  for (const auto& cut : cuts) {
+    const std::string mark = cut.tensor == backbone.cut ? " (default)" : "";
+    rows.push_back({cut.tensor + mark, FormatShape(cut.dims), FormatBytes(cut.feature_bytes),
+                    fmt::format("{:.3f}", static_cast<double>(cut.body_flops) / 1e9),
+                    fmt::format("{:.3f}", static_cast<double>(cut.tail_flops) / 1e9),
+                    std::to_string(cut.tail_parameters)});
+  }
+  PrintTable(rows);
+}
+
+Json ToJson(const model::Cut& cut, const model::Backbone& backbone) {
+  return {{"cut", cut.tensor},
+          {"shape", cut.dims},
+          {"feature_bytes", cut.feature_bytes},
+          {"body_flops", cut.body_flops},
+          {"tail_flops", cut.tail_flops},
+          {"tail_parameters", cut.tail_parameters},
+          {"default", cut.tensor == backbone.cut}};
+}
+
+// Needs no Tuner: the model is one of this machine.
+Status ListCuts(const Flags& flags) {
+  NDP_ASSIGN(const auto backbone, ImportLocalModel({.model = flags.model}));
+  NDP_ASSIGN(const auto graph, model::ReadKeptGraph(backbone.onnx_file));
+  NDP_ASSIGN(const auto cuts, engine::MeasureCuts(graph));
+  if (!flags.remote.json) {
+    PrintCuts(cuts, backbone);
+    return {};
+  }
+  Json list = Json::array();
+  for (const auto& cut : cuts) list.push_back(ToJson(cut, backbone));
+  PrintJson(list);
+  return {};
+}
+
 }  // namespace
 
 void DeclareModels(CLI::App& app, Invocation& invocation) {
   auto flags = std::make_shared<Flags>();
-  CLI::App* models = app.add_subcommand("models", "list model versions, or add a backbone");
+  CLI::App* models =
+      app.add_subcommand("models", "list model versions, add a backbone, or list its cuts");
   models->fallthrough();
   DeclareRemoteFlags(*models, flags->remote);
   models->callback([flags, &invocation] {
@@ -65,6 +112,10 @@ void DeclareModels(CLI::App& app, Invocation& invocation) {
   add->add_option("--manifest", flags->manifest,
                   "its manifest; not given: manifest.json beside the file");
   add->callback([flags, &invocation] { invocation.run = [flags] { return Add(*flags); }; });
+  CLI::App* cuts =
+      models->add_subcommand("cuts", "where a model can be cut, and what each cut costs");
+  cuts->add_option("MODEL", flags->model, "an ONNX file, its folder, or a known name")->required();
+  cuts->callback([flags, &invocation] { invocation.run = [flags] { return ListCuts(*flags); }; });
 }
 
 }  // namespace ndpipe::cli

@@ -1,6 +1,7 @@
 #include "ndpipe/engine/torch/graph_executor.h"
 
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
 #include <torch/csrc/autograd/autograd.h>
 
 #include <utility>
@@ -30,6 +31,18 @@ Result<std::vector<at::Tensor>> ToTorch(std::span<const model::Tensor> tensors) 
   }
   return converted;
 }
+
+// A few photos are too little to wake threads for, whose cores others may need.
+class OneThread {
+ public:
+  OneThread() : before_(at::get_num_threads()) { at::set_num_threads(1); }
+  ~OneThread() { at::set_num_threads(before_); }
+  OneThread(const OneThread&) = delete;
+  OneThread& operator=(const OneThread&) = delete;
+
+ private:
+  const int before_;
+};
 
 }  // namespace
 
@@ -99,6 +112,7 @@ std::map<std::string, model::Tensor> GraphExecutor::Parameters() const {
 std::vector<std::string_view> OperatorNames() { return torch::OperatorNames(); }
 
 Result<std::vector<model::Cut>> MeasureCuts(const model::Graph& graph) {
+  const OneThread one_thread;
   NDP_ASSIGN(const auto of_one, MeasureShapes(graph, 1));
   const auto& shape = *graph.inputs[0].shape;
   if (shape[0].size != 1) {

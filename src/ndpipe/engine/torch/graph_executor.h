@@ -61,7 +61,8 @@ std::vector<std::string_view> OperatorNames();
 Result<model::Shapes> MeasureShapes(const model::Graph& graph, int64_t num_photos);
 
 // The graph's cuts (model::ListCuts), from runs on one and two blank photos. Expects constants
-// folded and unused nodes removed, as they are in kept backbones. Errors as MeasureShapes and
+// folded and unused nodes removed, as they are in kept backbones. Sets LibTorch's number of
+// threads, which is global to the process, to one while it runs. Errors as MeasureShapes and
 // GraphExecutor::Create.
 Result<std::vector<model::Cut>> MeasureCuts(const model::Graph& graph);
 
