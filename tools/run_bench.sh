@@ -24,6 +24,7 @@ for model in efficientnet-lite0 "$resnet"; do
 done
 for model in efficientnet-lite0 "$resnet"; do bench relabel -- --folder "$build/bench" "$model"; done
 bench relabel -- --folder "$build/bench" million
+bench delta -- --folder "$build/bench" efficientnet-lite0 "$resnet"
 bench catalog
 bench derived
 if [ -f build/models/efficientnet-lite0/int8/manifest.json ]; then
