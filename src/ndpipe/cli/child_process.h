@@ -27,7 +27,7 @@ class ChildProcess {
 
   bool IsRunning();
   pid_t pid() const { return pid_; }  // -1: not running any more
-  void Stop();  // SIGTERM, after 10 s SIGKILL; waits for the end
+  void Stop();                        // SIGTERM, after 10 s SIGKILL; waits for the end
   const std::filesystem::path& log_file() const { return log_file_; }
 
  private:
