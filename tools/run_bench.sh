@@ -17,21 +17,23 @@ mkdir -p "$build/bench"
 lines=$build/bench/$(date -u +%Y-%m-%dT%H%M%SZ).jsonl
 bench() { "$build/ndpipe" bench "$@" | tee -a "$lines"; }
 
-bench engine efficientnet-lite0 "$resnet"
 bench codecs efficientnet-lite0 "$photos"
-for model in efficientnet-lite0 "$resnet"; do
-  for precision in $precisions; do bench pipeline "$model" "$photos" "$precision"; done
-done
-for model in efficientnet-lite0 "$resnet"; do bench relabel -- --folder "$build/bench" "$model"; done
-bench relabel -- --folder "$build/bench" million
-bench delta -- --folder "$build/bench" efficientnet-lite0 "$resnet"
 bench catalog
 bench derived
+bench delta -- --folder "$build/bench" efficientnet-lite0 "$resnet"
 if [ -f build/models/efficientnet-lite0/int8/manifest.json ]; then
   bench int8 efficientnet-lite0 build/models/efficientnet-lite0/int8 "$photos"
 else
   echo "bench: int8 left out: tools/quantize_backbone.py makes build/models/efficientnet-lite0/int8" >&2
 fi
+for model in efficientnet-lite0 "$resnet"; do
+  bench relabel -- --folder "$build/bench" "$model" "$photos" "${precisions##* }"
+done
+bench relabel -- --folder "$build/bench" million
+bench engine efficientnet-lite0 "$resnet"
+for model in efficientnet-lite0 "$resnet"; do
+  for precision in $precisions; do bench pipeline "$model" "$photos" "$precision"; done
+done
 if [ -d build/peers-venv ] && [ -n "$photos" ]; then
   for model in build/models/efficientnet-lite0 "$resnet"; do
     bench/peers/run.py --program "$build/ndpipe" --model "$model" --photos "$photos" \
