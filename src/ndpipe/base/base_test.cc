@@ -11,6 +11,7 @@
 #include "ndpipe/base/file.h"
 #include "ndpipe/base/half.h"
 #include "ndpipe/base/hash.h"
+#include "ndpipe/base/machine.h"
 
 namespace ndpipe {
 namespace {
@@ -129,6 +130,12 @@ TEST_F(FileTest, LockIsExclusive) {
   auto first = FileLock::Acquire(folder_ / "lock", "busy");
   ASSERT_TRUE(first);
   EXPECT_EQ(FileLock::Acquire(folder_ / "lock", "busy").error().message, "busy");
+}
+
+TEST(Machine, HasACoreAndAName) {
+  EXPECT_GE(UsableCores(), 1);
+  EXPECT_LE(UsableCores(), static_cast<int>(std::thread::hardware_concurrency()));
+  EXPECT_FALSE(CpuName().empty());
 }
 
 }  // namespace

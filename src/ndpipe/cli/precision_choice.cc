@@ -2,27 +2,18 @@
 
 #include <fmt/format.h>
 
-#include <fstream>
 #include <optional>
 #include <utility>
 
 #include "ndpipe/base/file.h"
 #include "ndpipe/base/hash.h"
 #include "ndpipe/base/log.h"
+#include "ndpipe/base/machine.h"
 #include "ndpipe/cli/precision_record.h"
 #include "ndpipe/cli/precision_trial.h"
 
 namespace ndpipe::cli {
 namespace {
-
-std::string CpuName() {
-  std::ifstream file("/proc/cpuinfo");
-  for (std::string line; std::getline(file, line);) {
-    const auto colon = line.find(": ");
-    if (line.starts_with("model name") && colon != std::string::npos) return line.substr(colon + 2);
-  }
-  return "unknown";
-}
 
 // Descriptions begin with the engine, its version, device and precision.
 std::string EngineOf(const LocalModel& model) {

@@ -1,7 +1,6 @@
 #include "ndpipe/extract/extractor.h"
 
 #include <fmt/format.h>
-#include <sched.h>
 
 #include <algorithm>
 #include <memory>
@@ -9,6 +8,7 @@
 #include <utility>
 
 #include "ndpipe/base/clock.h"
+#include "ndpipe/base/machine.h"
 #include "ndpipe/base/worker.h"
 #include "ndpipe/extract/block_queue.h"
 #include "ndpipe/extract/decoder.h"
@@ -25,11 +25,7 @@ using Next = std::function<Result<std::optional<WorkBlock>>()>;
 using Sink = std::function<Status(BlockFeatures)>;
 
 int NumDecoders(const ExtractOptions& options) {
-  if (options.num_decoders > 0) return options.num_decoders;
-  cpu_set_t cores;
-  CPU_ZERO(&cores);
-  if (sched_getaffinity(0, sizeof(cores), &cores) == 0) return std::max(1, CPU_COUNT(&cores));
-  return std::max(1U, std::thread::hardware_concurrency());
+  return options.num_decoders > 0 ? options.num_decoders : UsableCores();
 }
 
 Decode MakeDecode(const model::Backbone& backbone, const ExtractOptions& options) {
