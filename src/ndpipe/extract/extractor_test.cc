@@ -454,10 +454,8 @@ TEST_F(ExtractorTest, SidecarsOfEveryCodecGiveThePhotosFeatures) {
     ASSERT_TRUE(Run(body, photos, options, blocks));
     EXPECT_EQ(derived->ListUsage()->at(0).space,
               photo::SidecarSpace(FakeBackbone().manifest.preprocess, codec));
-    const bool lossy =
-        codec == photo::SidecarCodec::kJpeg90 || codec == photo::SidecarCodec::kJpeg95;
     EXPECT_EQ(Run(body, photos, options, blocks)->from_sidecars, 20);
-    if (!lossy) ExpectComplete(blocks, photos);
+    if (!photo::IsLossy(codec)) ExpectComplete(blocks, photos);
   }
 }
 

@@ -17,10 +17,6 @@ constexpr double kNoMatter = 0.98;
 constexpr int64_t kDiskBytes = int64_t{64} << 20;
 constexpr size_t kPieceBytes = size_t{1} << 20;
 
-bool IsLossless(photo::SidecarCodec codec) {
-  return codec != photo::SidecarCodec::kJpeg90 && codec != photo::SidecarCodec::kJpeg95;
-}
-
 CodecFigures Measure(std::span<const std::vector<uint8_t>> photos,
                      const photo::PreprocessSpec& spec, photo::SidecarCodec codec) {
   std::vector<std::vector<uint8_t>> sidecars;
@@ -74,7 +70,7 @@ std::vector<CodecFigures> MeasureCodecs(std::span<const std::vector<uint8_t>> ph
   NDP_CHECK(!photos.empty());
   std::vector<CodecFigures> all;
   for (const auto codec : photo::SidecarCodecs()) {
-    if (!IsLossless(codec)) continue;
+    if (photo::IsLossy(codec)) continue;
     all.push_back(Measure(photos, spec, codec));
     all.back().labels_per_second = LabelsPerSecond(all.back(), place);
   }

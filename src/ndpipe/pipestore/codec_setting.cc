@@ -1,12 +1,11 @@
 #include "ndpipe/pipestore/codec_setting.h"
 
-#include <algorithm>
-#include <thread>
 #include <utility>
 
 #include "ndpipe/base/bytes.h"
 #include "ndpipe/base/file.h"
 #include "ndpipe/base/log.h"
+#include "ndpipe/base/machine.h"
 #include "ndpipe/extract/sidecar_choice.h"
 
 namespace ndpipe::pipestore {
@@ -19,16 +18,12 @@ constexpr size_t kMaxFileBytes = 64;
 constexpr int64_t kSamplePhotos = 12;
 constexpr auto kFallback = SidecarCodec::kZstd;
 
-bool IsLossy(SidecarCodec codec) {
-  return codec == SidecarCodec::kJpeg90 || codec == SidecarCodec::kJpeg95;
-}
-
 }  // namespace
 
 Result<std::optional<SidecarCodec>> CodecSetting::Parse(const std::string& name) {
   if (name == "auto") return std::nullopt;
   NDP_ASSIGN(const SidecarCodec codec, photo::SidecarCodecNamed(name));
-  if (IsLossy(codec)) {
+  if (photo::IsLossy(codec)) {
     return Fail(ErrorCode::kInvalidArgument,
                 "sidecar codec " + name +
                     " is lossy, and labels depend on it: it is set for all stores at once, as "
@@ -59,12 +54,9 @@ SidecarCodec CodecSetting::Choose(const photo::PreprocessSpec& spec,
                  disk ? "none of the first photos can be decoded" : disk.error().message);
     return kFallback;
   }
-  const extract::LabelPlace place{
-      .engine_images_per_second = body.images_per_second(),
-      .disk_bytes_per_second = *disk,
-      .num_cores = num_cores_ > 0
-                       ? num_cores_
-                       : std::max(1, static_cast<int>(std::thread::hardware_concurrency()))};
+  const extract::LabelPlace place{.engine_images_per_second = body.images_per_second(),
+                                  .disk_bytes_per_second = *disk,
+                                  .num_cores = num_cores_ > 0 ? num_cores_ : UsableCores()};
   const auto figures = extract::MeasureCodecs(photos, spec, place);
   const SidecarCodec codec = extract::ChooseCodec(figures);
   for (const auto& each : figures) {
@@ -100,7 +92,7 @@ void CodecSetting::DropOthers(SidecarCodec codec) {
   for (const auto& space : *usage) {
     if (!space.space.starts_with("sidecar/")) continue;
     const auto named = photo::SidecarCodecNamed(space.space.substr(space.space.rfind('/') + 1));
-    if (!named || *named == codec || IsLossy(*named)) continue;
+    if (!named || *named == codec || photo::IsLossy(*named)) continue;
     const Status dropped = derived_.DropSpace(space.space);
     spdlog::info(
         "{}: {}", space.space,

@@ -1,24 +1,17 @@
 #include "ndpipe/pipestore/labeller.h"
 
 #include <fmt/format.h>
-#include <sched.h>
 
 #include <algorithm>
-#include <thread>
 #include <utility>
+
+#include "ndpipe/base/machine.h"
 
 namespace ndpipe::pipestore {
 namespace {
 
 int NumThreads(int wanted) {
-  cpu_set_t cores;
-  CPU_ZERO(&cores);
-  if (wanted == 0) {
-    wanted = ::sched_getaffinity(0, sizeof(cores), &cores) == 0
-                 ? CPU_COUNT(&cores)
-                 : static_cast<int>(std::thread::hardware_concurrency());
-  }
-  return std::clamp(wanted, 1, Labeller::kMaxThreads);
+  return std::clamp(wanted > 0 ? wanted : UsableCores(), 1, Labeller::kMaxThreads);
 }
 
 }  // namespace

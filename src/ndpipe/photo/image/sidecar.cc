@@ -28,6 +28,10 @@ Status DecodeRaw(std::span<const uint8_t> sidecar, std::span<uint8_t> out) {
 
 std::span<const SidecarCodec> SidecarCodecs() { return kCodecs; }
 
+bool IsLossy(SidecarCodec codec) {
+  return codec == SidecarCodec::kJpeg90 || codec == SidecarCodec::kJpeg95;
+}
+
 std::string_view NameOf(SidecarCodec codec) {
   switch (codec) {
     case SidecarCodec::kRaw:

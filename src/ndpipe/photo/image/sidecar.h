@@ -24,6 +24,8 @@ enum class SidecarCodec {
 
 // Those that this program was built with, in the enum's order.
 std::span<const SidecarCodec> SidecarCodecs();
+// Of JPEG: what is decoded are other pixels than were encoded.
+bool IsLossy(SidecarCodec codec);
 // "raw", "lz4", "zstd", "deflate", "jpeg90", "jpeg95".
 std::string_view NameOf(SidecarCodec codec);
 // kInvalidArgument for a name that is none of SidecarCodecs().

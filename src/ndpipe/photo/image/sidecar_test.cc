@@ -11,10 +11,6 @@ namespace {
 
 constexpr PreprocessSpec kOblong{.resize_short_side = 256, .crop_height = 200, .crop_width = 216};
 
-bool IsLossy(SidecarCodec codec) {
-  return codec == SidecarCodec::kJpeg90 || codec == SidecarCodec::kJpeg95;
-}
-
 std::vector<uint8_t> Pixels(const PreprocessSpec& spec) {
   std::vector<uint8_t> rgb;
   std::mt19937 random(5);
