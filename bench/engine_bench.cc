@@ -28,17 +28,6 @@ struct Rates {
   }
 };
 
-Rate EngineRate(engine::BodyEngine& body) {
-  const RateMeter watch;
-  int64_t num_photos = 0;
-  while (watch.Seconds() < kSeconds) {
-    body.Submit(body.Acquire(), body.batch_size(), [](const Status&, std::span<const Half>) {});
-    num_photos += body.batch_size();
-  }
-  body.Drain();
-  return watch.Of(num_photos);
-}
-
 Status BenchTail(const model::Backbone& backbone) {
   NDP_ASSIGN(const auto weights, model::OwnTail(backbone));
   NDP_ASSIGN(const auto tail, engine::CreateTailEngine(weights));
@@ -85,7 +74,7 @@ Status BenchEngine(const BenchModel& model, model::Precision precision) {
   Rates rates;
   std::vector<Rates> peer_rates(peers.size());
   for (int round = 0; round < kRounds; ++round) {
-    rates.Add(EngineRate(**body));
+    rates.Add(EngineRate(**body, kSeconds));
     for (size_t i = 0; i < peers.size(); ++i) peer_rates[i].Add(peers[i].measure(kSeconds));
   }
   Best by_hints;

@@ -67,17 +67,6 @@ Status CompareAnswers(const std::string& photo_folder, std::vector<Contestant>& 
   return {};
 }
 
-Rate EngineRate(engine::BodyEngine& body) {
-  const RateMeter watch;
-  int64_t num_photos = 0;
-  while (watch.Seconds() < kSeconds) {
-    body.Submit(body.Acquire(), body.batch_size(), [](const Status&, std::span<const Half>) {});
-    num_photos += body.batch_size();
-  }
-  body.Drain();
-  return watch.Of(num_photos);
-}
-
 void Print(const std::string& model, const Contestant& contestant, const Contestant& fp32) {
   fmt::print(R"({{"bench":"int8","model":"{}","precision":"{}","engine":"{}",)"
              R"("images_per_second":{:.1f},"ratio_to_fp32":{:.3f},)"
@@ -108,7 +97,7 @@ Status Run(const std::string& model, const std::string& int8_model, const std::s
   NDP_RETURN_IF_ERROR(CompareAnswers(photos, contestants));
   for (int round = 0; round < kRounds; ++round) {
     for (auto& contestant : contestants) {
-      const Rate rate = EngineRate(*contestant.model.body);
+      const Rate rate = EngineRate(*contestant.model.body, kSeconds);
       contestant.wall.push_back(rate.wall);
       contestant.cpu.push_back(rate.cpu);
     }

@@ -1,31 +1,21 @@
 #include "measure.h"
 
 #include <fmt/format.h>
-#include <sched.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <ctime>
-#include <fstream>
 #include <utility>
 
 #include "ndpipe/base/file.h"
+#include "ndpipe/base/machine.h"
 
 namespace ndpipe::bench {
 namespace {
 
 namespace fs = std::filesystem;
-
-std::string CpuName() {
-  std::ifstream file("/proc/cpuinfo");
-  for (std::string line; std::getline(file, line);) {
-    const auto colon = line.find(": ");
-    if (line.starts_with("model name") && colon != std::string::npos) return line.substr(colon + 2);
-  }
-  return "unknown";
-}
 
 // Of all threads of this process.
 double CpuSeconds() {
@@ -54,11 +44,15 @@ double MedianRatio(const std::vector<double>& a, const std::vector<double>& b) {
   return Median(ratios);
 }
 
-int UsableCores() {
-  cpu_set_t cores;
-  CPU_ZERO(&cores);
-  if (::sched_getaffinity(0, sizeof(cores), &cores) != 0) return 1;
-  return std::max(1, CPU_COUNT(&cores));
+Rate EngineRate(engine::BodyEngine& body, double seconds) {
+  const RateMeter watch;
+  int64_t num_photos = 0;
+  while (watch.Seconds() < seconds) {
+    body.Submit(body.Acquire(), body.batch_size(), [](const Status&, std::span<const Half>) {});
+    num_photos += body.batch_size();
+  }
+  body.Drain();
+  return watch.Of(num_photos);
 }
 
 void PrintMachine() {

@@ -40,7 +40,8 @@ class RateMeter {
   double cpu_seconds_ = 0;
 };
 
-int UsableCores();
+// Of the body alone, with as many requests in flight as it takes, on the inputs that they hold.
+Rate EngineRate(engine::BodyEngine& body, double seconds);
 
 // Prints {"bench":"machine", …}: the CPU, the usable cores, their load. A figure without it says
 // nothing.

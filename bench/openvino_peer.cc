@@ -11,6 +11,7 @@
 #include <openvino/openvino.hpp>
 #include <openvino/opsets/opset8.hpp>
 
+#include "ndpipe/base/machine.h"
 #include "ndpipe/engine/openvino/body_graph.h"
 
 namespace ndpipe::bench {

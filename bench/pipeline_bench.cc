@@ -17,6 +17,7 @@
 #include "file_photos.h"
 #include "measure.h"
 #include "ndpipe/base/clock.h"
+#include "ndpipe/base/machine.h"
 #include "ndpipe/engine/engine.h"
 #include "ndpipe/extract/extractor.h"
 #include "ndpipe/photo/image/preprocess.h"
@@ -76,8 +77,8 @@ class PipelineBench {
       : body_(body), tail_(tail), derived_(derived), photos_(photos), precision_(precision) {}
 
   Status Run(const model::Backbone& backbone, const fs::path& label_file, int64_t num_classes) {
-    num_photos_ =
-        std::clamp(static_cast<int64_t>(EngineRate() * kPassSeconds), kMinPhotos, kMaxPhotos);
+    num_photos_ = std::clamp(static_cast<int64_t>(EngineRate(body_, kSeconds).wall * kPassSeconds),
+                             kMinPhotos, kMaxPhotos);
     NDP_ASSIGN(auto labels, DurableLabels::Create(label_file, num_photos_, num_classes));
     NDP_ASSIGN(auto jpeg, JpegSource(backbone));
     std::vector<Source> sources = {std::move(jpeg)};
@@ -126,7 +127,7 @@ class PipelineBench {
   }
 
   Status Round(Source& source, DurableLabels& labels) {
-    source.engine.push_back(EngineRate());
+    source.engine.push_back(EngineRate(body_, kSeconds).wall);
     source.decoders.push_back(DecodeRate(source));
     NDP_RETURN_IF_ERROR(labels.BeginPass());
     extract::Extractor extractor(source.backbone, precision_, body_, photos_, source.options);
@@ -158,18 +159,6 @@ class PipelineBench {
       }
       return block;
     };
-  }
-
-  double EngineRate() {
-    const Stopwatch watch;
-    int64_t num_photos = 0;
-    while (watch.Seconds() < kSeconds) {
-      body_.Submit(body_.Acquire(), body_.batch_size(),
-                   [](const Status&, std::span<const Half>) {});
-      num_photos += body_.batch_size();
-    }
-    body_.Drain();
-    return static_cast<double>(num_photos) / watch.Seconds();
   }
 
   static double DecodeRate(const Source& source) {

@@ -16,6 +16,7 @@
 #include "ndpipe/base/clock.h"
 #include "ndpipe/base/file.h"
 #include "ndpipe/base/half.h"
+#include "ndpipe/base/machine.h"
 #include "ndpipe/engine/engine.h"
 #include "ndpipe/photo/derived/derived_store.h"
 #include "ndpipe/photo/store.h"
