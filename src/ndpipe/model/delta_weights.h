@@ -13,12 +13,6 @@
 
 namespace ndpipe::model {
 
-struct WeightTensor {
-  std::string name;
-  std::vector<int64_t> shape;  // row-major; empty: a scalar
-  std::vector<float> values;   // any bits
-};
-
 // Order counts: other orders are other bytes, and another hash.
 struct Weights {
   std::map<std::string, std::string> metadata;

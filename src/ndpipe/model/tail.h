@@ -11,14 +11,26 @@
 
 namespace ndpipe::model {
 
-// A linear classifier on the cut: logits[n, c] = Σ_f features[n, f] · weight[c, f] + bias[c].
+struct WeightTensor {
+  std::string name;
+  std::vector<int64_t> shape;  // row-major; empty: a scalar
+  std::vector<float> values;   // any bits
+};
+
+// What a model version adds to its backbone: a linear classifier on the features x that the
+// backbone's own classifier gets, logits[n, c] = Σ_f x[n, f] · weight[c, f] + bias[c]. At the
+// default cut x is what lies at the cut, and the tail is linear. At an earlier cut x comes from the
+// backbone's nodes between, with the values that training gave their parameters: a deep tail.
 struct TailWeights {
   Hash256 backbone;  // the backbone and the cut that the features must come from
   std::string cut;
   int64_t num_classes = 0;
-  int64_t feature_size = 0;
+  int64_t feature_size = 0;   // elements of x; of a linear tail those at the cut
   std::vector<float> weight;  // [num_classes, feature_size], row-major
   std::vector<float> bias;    // [num_classes]
+  // By name, ascending: names and shapes as in the backbone's graph. Empty in a linear tail. A
+  // parameter that is not named keeps the backbone's value.
+  std::vector<WeightTensor> parameters;
 };
 
 // safetensors: "classifier.weight" F32 [num_classes, feature_size], "classifier.bias" F32
