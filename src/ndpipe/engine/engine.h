@@ -8,6 +8,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "ndpipe/base/half.h"
 #include "ndpipe/base/result.h"
@@ -75,6 +76,13 @@ class BodyEngine {
 Result<std::unique_ptr<BodyEngine>> CreateBodyEngine(const model::Backbone& backbone,
                                                      const BodyOptions& options);
 
+// The dimensions of one photo's features at a cut, without the number of photos; their product is
+// the feature size. cut empty: the default cut. Nothing is run: it takes as long as reading the
+// graph. kNotFound: no such tensor (the message names like ones); kInvalidArgument: the tensor is
+// no cut for tails (the message names those around it): no single-tensor edge, behind the default
+// cut, or no floating-point numbers of a fixed size a photo; kUnavailable: built without OpenVINO.
+Result<std::vector<int64_t>> CutDims(const model::Backbone& backbone, const std::string& cut);
+
 struct Top1 {
   int32_t class_index = 0;
   float confidence = 0;  // softmax probability
@@ -84,10 +92,21 @@ struct Top1 {
 class TailEngine {
  public:
   virtual ~TailEngine() = default;
-  // features: fp16 [n, feature_size]; top1: n. Equal features give equal results whatever n is.
-  // Blocks.
+  // features: fp16 [n, elements at the cut]; top1: n. Equal features give equal results whatever n
+  // is. Memory does not grow with n. Blocks. kInvalidArgument: sizes that do not fit, features or
+  // scores that are not finite.
   virtual Status Classify(std::span<const Half> features, std::span<Top1> top1) = 0;
 };
+
+// A tail of any cut. At the default cut it is linear and runs in the callers' threads; a deep one
+// runs the backbone's nodes from its cut on, in fp32, on num_threads of its own (0: all cores that
+// the process may use), which all callers share. kFailedPrecondition: the tail is of another
+// backbone; kInvalidArgument: it does not fit the backbone's graph; kUnavailable: a deep tail in a
+// program without OpenVINO.
+Result<std::unique_ptr<TailEngine>> CreateTailEngine(const model::Backbone& backbone,
+                                                     const model::TailWeights& tail,
+                                                     int num_threads = 0);
+// For a linear tail, whose backbone is not needed. kInvalidArgument: it has parameters.
 Result<std::unique_ptr<TailEngine>> CreateTailEngine(const model::TailWeights& tail);
 
 }  // namespace ndpipe::engine

@@ -41,7 +41,11 @@ Hash256 FeatureSpace::Hash() const {
 std::string FeatureSpace::DerivedSpace() const { return "feature/" + Hash().Hex(); }
 
 FeatureSpace SpaceOf(const Backbone& backbone, Precision precision) {
-  return {backbone.hash, backbone.cut, backbone.manifest.preprocess.Key(), precision};
+  return SpaceOf(backbone, precision, backbone.cut);
+}
+
+FeatureSpace SpaceOf(const Backbone& backbone, Precision precision, const std::string& cut) {
+  return {backbone.hash, cut, backbone.manifest.preprocess.Key(), precision};
 }
 
 Result<TailWeights> OwnTail(const Backbone& backbone) {

@@ -48,7 +48,8 @@ struct FeatureSpace {
   std::string DerivedSpace()
       const;  // the DerivedStore space of these features: "feature/<hex of Hash()>"
 };
-FeatureSpace SpaceOf(const Backbone& backbone, Precision precision);
+FeatureSpace SpaceOf(const Backbone& backbone, Precision precision);  // at the default cut
+FeatureSpace SpaceOf(const Backbone& backbone, Precision precision, const std::string& cut);
 
 // A folder of backbones: <hex>/model.onnx and <hex>/manifest.json (docs/formats/backbone.md).
 // Thread-safe; several processes may share it; adding is atomic (a rename).

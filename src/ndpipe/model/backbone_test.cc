@@ -117,6 +117,16 @@ TEST_F(BackboneTest, LeftoversOfAKilledProcessAreRemovedAndThoseOfALivingOneStay
   EXPECT_TRUE(kept.List()->empty());
 }
 
+TEST_F(BackboneTest, EachCutHasItsOwnFeatures) {
+  const auto added = Kept().Add(WriteSmall("small", SmallClassifier()), "");
+  ASSERT_TRUE(added) << added.error().message;
+  const auto space = SpaceOf(*added, Precision::kFp32);
+  EXPECT_EQ(SpaceOf(*added, Precision::kFp32, added->cut), space);
+  const auto other = SpaceOf(*added, Precision::kFp32, "pooled");
+  EXPECT_EQ(other.cut, "pooled");
+  EXPECT_NE(other.DerivedSpace(), space.DerivedSpace());
+}
+
 TEST_F(BackboneTest, TakesAKeptModelFromAnotherFolder) {
   auto from = Kept("from");
   const auto added = from.Add(WriteSmall("small", SmallClassifier()), "");

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <map>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -40,8 +41,17 @@ std::vector<uint8_t> SerializeWeights(const Weights& weights);
 // SHA-256 of SerializeWeights(), without making the bytes.
 Hash256 HashWeights(const Weights& weights);
 
-// classifier.weight, classifier.bias and the metadata, as in the tail's file.
+// A safetensors file of F32 tensors, in the order of their bytes, however its header is spelt. Time
+// and memory are bounded by the file's size. kDataLoss: not such a file, or its tensors overlap,
+// leave gaps or end elsewhere than the file; otherwise as CheckWeights, which the weights pass.
+Result<Weights> ParseWeights(std::span<const uint8_t> bytes);
+
+// A tail's tensors and metadata as in its file: SerializeWeights(WeightsOf(tail)) is what
+// SerializeTail writes.
 Weights WeightsOf(const TailWeights& tail);
+// The other way. kDataLoss or kInvalidArgument for weights that WeightsOf cannot have made of a
+// tail that passes CheckTail.
+Result<TailWeights> TailOf(Weights weights);
 
 // Bit for bit: a NaN equals itself, and zero differs from -0.
 bool SameBits(const std::vector<float>& a, const std::vector<float>& b);

@@ -33,14 +33,18 @@ struct TailWeights {
   std::vector<WeightTensor> parameters;
 };
 
-// safetensors: "classifier.weight" F32 [num_classes, feature_size], "classifier.bias" F32
-// [num_classes]; metadata "format" = "ndpipe-tail-1", "backbone" = hex, "cut". Deterministic: equal
-// weights give equal bytes.
+// kInvalidArgument: shapes and values that disagree, sizes beyond the bounds (65,536 classes, 1 Mi
+// features, those of CheckWeights), parameters out of order, unprintable names, values that are not
+// finite.
+Status CheckTail(const TailWeights& tail);
+
+// safetensors (docs/formats/tail.md): the classifier as "classifier.weight" and "classifier.bias",
+// a parameter NAME as "backbone.NAME", all F32. Deterministic: equal weights give equal bytes.
+// CheckTail's conditions but finite values are the caller's to keep.
 std::vector<uint8_t> SerializeTail(const TailWeights& tail);
 
-// kDataLoss or kInvalidArgument for anything that SerializeTail cannot have made: bad header,
-// shapes, offsets, sizes beyond the bounds (65,536 classes, 1 Mi features), values that are not
-// finite.
+// kDataLoss or kInvalidArgument for anything that SerializeTail cannot have made of a tail that
+// passes CheckTail.
 Result<TailWeights> ParseTail(std::span<const uint8_t> bytes);
 
 }  // namespace ndpipe::model
