@@ -1,0 +1,21 @@
+// Which part of a backbone a deep tail is made of.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "ndpipe/model/graph.h"
+
+namespace ndpipe::train {
+
+// From a cut to the features that the backbone's own classifier gets. Without a graph, or at the
+// default cut, there is nothing between: the tail is linear.
+struct TailPart {
+  std::shared_ptr<const model::Graph> graph;  // as model::ReadKeptGraph gives it
+  std::string cut;                            // tensor name
+  std::vector<int64_t> dims;  // of one photo's features at the cut, without the number of photos
+};
+
+}  // namespace ndpipe::train
