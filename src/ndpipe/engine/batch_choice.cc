@@ -20,8 +20,11 @@ constexpr int kRounds = 5;
 // A round ends when both are reached, or at kMaxRoundSeconds.
 constexpr double kMinRoundSeconds = 0.3;
 constexpr int64_t kMinRoundRequests = 24;
-constexpr double kMaxRoundSeconds = 0.6;
+constexpr double kMaxRoundSeconds = 1.2;
+// A larger request must gain so much in the middle round, and lose in one of them at most: a
+// machine that others use for a moment must not decide what is kept for good.
 constexpr double kLeastGain = 1.02;
+constexpr size_t kMostLosses = 1;
 // Each of them comes to lie in every slot, beside different neighbours.
 constexpr int kProbePhotos = 7;
 constexpr size_t kMaxFileBytes = 256;
@@ -137,21 +140,25 @@ Result<double> MeasureRate(BodyEngine& body) {
 struct Rates {
   double ours = 0;
   double others = 0;
+  bool gains = false;
 };
 
 // Medians of rounds that take turns.
 Result<Rates> CompareRates(BodyEngine& ours, BodyEngine& other) {
   std::vector<double> our_rates;
   std::vector<double> other_rates;
+  std::vector<double> ratios;
   for (int round = 0; round < kRounds; ++round) {
     NDP_ASSIGN(const double our_rate, MeasureRate(ours));
     NDP_ASSIGN(const double other_rate, MeasureRate(other));
     our_rates.push_back(our_rate);
     other_rates.push_back(other_rate);
+    ratios.push_back(our_rate / other_rate);
   }
-  std::ranges::sort(our_rates);
-  std::ranges::sort(other_rates);
-  return Rates{our_rates[kRounds / 2], other_rates[kRounds / 2]};
+  for (auto* figures : {&our_rates, &other_rates, &ratios}) std::ranges::sort(*figures);
+  return Rates{.ours = our_rates[kRounds / 2],
+               .others = other_rates[kRounds / 2],
+               .gains = ratios[kRounds / 2] >= kLeastGain && ratios[kMostLosses] >= 1};
 }
 
 }  // namespace
@@ -172,7 +179,7 @@ Result<BatchChoice> ChooseBatch(const MakeBody& make, InputForm input_form) {
     if (!same) break;
     NDP_ASSIGN(const Rates rates, CompareRates(*body, *best));
     choice.images_per_second = rates.others;
-    if (rates.ours < kLeastGain * rates.others) break;
+    if (!rates.gains) break;
     choice = {.batch_size = batch_size, .images_per_second = rates.ours};
     best = std::move(body);
   }
