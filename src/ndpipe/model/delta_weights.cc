@@ -1,12 +1,13 @@
 #include "ndpipe/model/delta_weights.h"
 
+#include <algorithm>
 #include <cstring>
-#include <nlohmann/json.hpp>
 #include <set>
 #include <string_view>
 #include <utility>
 
 #include "ndpipe/base/bytes.h"
+#include "ndpipe/model/safetensors.h"
 #include "ndpipe/model/utf8.h"
 
 namespace ndpipe::model {
@@ -18,29 +19,39 @@ std::span<const uint8_t> RawBytes(const std::vector<float>& values) {
   return {reinterpret_cast<const uint8_t*>(values.data()), values.size() * sizeof(float)};
 }
 
-// The length and the JSON text, padded with spaces so that the values begin at a multiple of 8.
-std::vector<uint8_t> FormatStart(const Weights& weights) {
-  nlohmann::json root = nlohmann::json::object();
-  if (!weights.metadata.empty()) root[std::string(kMetadataKey)] = weights.metadata;
-  size_t offset = 0;
+std::vector<TensorView> ViewsOf(const Weights& weights) {
+  std::vector<TensorView> views;
+  views.reserve(weights.tensors.size());
   for (const auto& tensor : weights.tensors) {
-    const size_t end = offset + tensor.values.size() * sizeof(float);
-    root[tensor.name] = {{"dtype", "F32"},
-                         {"shape", tensor.shape},
-                         {"data_offsets", nlohmann::json::array({offset, end})}};
-    offset = end;
+    views.push_back({tensor.name, tensor.shape, tensor.values});
   }
-  std::string text = root.dump();
-  text.append((8 - text.size() % 8) % 8, ' ');
-  ByteWriter writer;
-  writer.Write(static_cast<uint64_t>(text.size()));
-  writer.WriteBytes(AsBytes(text));
-  return writer.Take();
+  return views;
 }
 
 std::unexpected<Error> Invalid(std::string_view tensor, std::string_view reason) {
   return Fail(ErrorCode::kInvalidArgument,
               "the tensor '" + std::string(tensor) + "' of the weights " + std::string(reason));
+}
+
+std::unexpected<Error> Damaged(std::string_view reason) {
+  return Fail(ErrorCode::kDataLoss, "the safetensors file is damaged: " + std::string(reason));
+}
+
+// Whether the tensor's values follow those before, and are as many bytes as its shape says.
+Status CheckPlace(const SafetensorsHeader::Tensor& tensor, uint64_t offset, uint64_t num_bytes) {
+  const auto count = CountValues(tensor.shape);
+  const bool fits = count && tensor.begin == offset && tensor.end >= tensor.begin &&
+                    tensor.end - tensor.begin <= num_bytes &&
+                    tensor.end - tensor.begin == static_cast<uint64_t>(*count) * sizeof(float);
+  if (fits) return {};
+  return Damaged("the place of a tensor does not fit its shape, its neighbours or the file");
+}
+
+Result<std::vector<float>> ReadFloats(ByteReader& reader, uint64_t num_bytes) {
+  NDP_ASSIGN(const auto raw, reader.ReadBytes(num_bytes));
+  std::vector<float> values(num_bytes / sizeof(float));
+  if (!values.empty()) std::memcpy(values.data(), raw.data(), raw.size());
+  return values;
 }
 
 Status CheckMetadata(const Weights& weights) {
@@ -108,27 +119,40 @@ Status CheckWeights(const Weights& weights) {
 }
 
 std::vector<uint8_t> SerializeWeights(const Weights& weights) {
-  std::vector<uint8_t> bytes = FormatStart(weights);
-  for (const auto& tensor : weights.tensors) {
-    const auto raw = RawBytes(tensor.values);
-    bytes.insert(bytes.end(), raw.begin(), raw.end());
-  }
-  return bytes;
+  return WriteSafetensors(weights.metadata, ViewsOf(weights));
 }
 
 Hash256 HashWeights(const Weights& weights) {
   Sha256 sha;
-  sha.Update(FormatStart(weights));
+  sha.Update(FormatSafetensorsStart(weights.metadata, ViewsOf(weights)));
   for (const auto& tensor : weights.tensors) sha.Update(RawBytes(tensor.values));
   return sha.Finish();
 }
 
-Weights WeightsOf(const TailWeights& tail) {
-  return {.metadata = {{"format", "ndpipe-tail-1"},
-                       {"backbone", tail.backbone.Hex()},
-                       {"cut", tail.cut}},
-          .tensors = {{"classifier.weight", {tail.num_classes, tail.feature_size}, tail.weight},
-                      {"classifier.bias", {tail.num_classes}, tail.bias}}};
+Result<Weights> ParseWeights(std::span<const uint8_t> bytes) {
+  ByteReader reader(bytes);
+  if (bytes.size() < sizeof(uint64_t)) return Damaged("it has no header");
+  NDP_ASSIGN(const auto header_bytes, reader.Read<uint64_t>());
+  if (header_bytes > reader.remaining()) {
+    return Damaged("its header claims " + std::to_string(header_bytes) + " bytes");
+  }
+  NDP_ASSIGN(const auto text, reader.ReadBytes(header_bytes));
+  NDP_ASSIGN(auto header, ParseSafetensorsHeader(AsText(text)));
+  std::ranges::stable_sort(header.tensors, {}, &SafetensorsHeader::Tensor::begin);
+  Weights weights{.metadata = std::move(header.metadata)};
+  weights.tensors.reserve(header.tensors.size());
+  uint64_t offset = 0;
+  for (auto& tensor : header.tensors) {
+    NDP_RETURN_IF_ERROR(CheckPlace(tensor, offset, reader.remaining()));
+    NDP_ASSIGN(auto values, ReadFloats(reader, tensor.end - tensor.begin));
+    offset = tensor.end;
+    weights.tensors.push_back({std::move(tensor.name), std::move(tensor.shape), std::move(values)});
+  }
+  if (reader.remaining() > 0) {
+    return Damaged("it has " + std::to_string(reader.remaining()) + " bytes of no tensor");
+  }
+  NDP_RETURN_IF_ERROR(CheckWeights(weights));
+  return weights;
 }
 
 bool SameBits(const std::vector<float>& a, const std::vector<float>& b) {

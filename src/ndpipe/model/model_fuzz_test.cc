@@ -2,10 +2,12 @@
 // a sanitizer's report is the failure; what is accepted must pass the checks behind the parser.
 #include <gtest/gtest.h>
 
+#include <cstring>
 #include <random>
 
 #include "ndpipe/base/bytes.h"
 #include "ndpipe/model/classifier.h"
+#include "ndpipe/model/delta_weights.h"
 #include "ndpipe/model/fold.h"
 #include "ndpipe/model/graph_check.h"
 #include "ndpipe/model/onnx.h"
@@ -67,6 +69,16 @@ void ReadHostileTail(const Bytes& bytes) {
   const auto tail = ParseTail(bytes);
   if (tail) {
     EXPECT_EQ(SerializeTail(*tail), bytes);
+  }
+}
+
+void ReadHostileWeights(const Bytes& bytes) {
+  const auto weights = ParseWeights(bytes);
+  if (weights) {
+    EXPECT_TRUE(CheckWeights(*weights));
+    const auto again = ParseWeights(SerializeWeights(*weights));
+    ASSERT_TRUE(again);
+    EXPECT_EQ(HashWeights(*again), HashWeights(*weights));
   }
 }
 
@@ -140,6 +152,25 @@ TEST(ModelFuzzTest, Tail) {
                          .weight = {1, 2, 3, 4},
                          .bias = {5, 6}};
   Attack(SerializeTail(tail), 20'000, ReadHostileTail);
+}
+
+TEST(ModelFuzzTest, DeepTailAndItsWeights) {
+  const TailWeights tail{.backbone = Sha256::Of("backbone"),
+                         .cut = "early",
+                         .num_classes = 1,
+                         .feature_size = 2,
+                         .weight = {1, 2},
+                         .bias = {5},
+                         .parameters = {{"gain", {}, {3}}, {"kernel", {1, 2}, {4, 5}}}};
+  const Bytes good = SerializeTail(tail);
+  Attack(good, 20'000, ReadHostileTail);
+  Attack(good, 20'000, ReadHostileWeights);
+  for (const char letter : {'[', '{', '"'}) {
+    Bytes nested(1'000'008, static_cast<uint8_t>(letter));
+    const uint64_t length = 1'000'000;
+    std::memcpy(nested.data(), &length, sizeof(length));
+    ReadHostileWeights(nested);
+  }
 }
 
 TEST(ModelFuzzTest, Manifest) {

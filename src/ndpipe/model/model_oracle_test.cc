@@ -3,11 +3,14 @@
 
 #include <cstdlib>
 #include <filesystem>
+#include <map>
 #include <string>
+#include <vector>
 
 #include "ndpipe/base/bytes.h"
 #include "ndpipe/base/file.h"
 #include "ndpipe/model/backbone.h"
+#include "ndpipe/model/delta_weights.h"
 #include "ndpipe/model/test_graphs.h"
 
 namespace ndpipe::model {
@@ -115,6 +118,36 @@ TEST_F(ModelOracleTest, PythonReadsTails) {
   ASSERT_TRUE(WriteFileDurably(folder_ / "tail.safetensors", SerializeTail(tail)));
   EXPECT_EQ(
       RunOracle("tail " + (folder_ / "tail.safetensors").string() + " " + tail.backbone.Hex()), 0);
+}
+
+TEST_F(ModelOracleTest, PythonReadsDeepTails) {
+  TailWeights tail{.backbone = Sha256::Of("backbone"),
+                   .cut = "early",
+                   .num_classes = 1,
+                   .feature_size = 2,
+                   .weight = {1, 2},
+                   .bias = {3},
+                   .parameters = {{"gain", {}, {0.25F}}, {"kernel", {3, 1, 2, 2}, {}}}};
+  for (int i = 0; i < 12; ++i) tail.parameters[1].values.push_back(static_cast<float>(i));
+  ASSERT_TRUE(WriteFileDurably(folder_ / "tail.safetensors", SerializeTail(tail)));
+  EXPECT_EQ(RunOracle("deep_tail " + (folder_ / "tail.safetensors").string()), 0);
+}
+
+TEST_F(ModelOracleTest, ReadsWeightsThatPythonWrites) {
+  const fs::path file = folder_ / "weights.safetensors";
+  ASSERT_EQ(RunOracle("weights " + file.string()), 0);
+  const auto weights = ParseWeights(*ReadFile(file, 1 << 20));
+  ASSERT_TRUE(weights) << weights.error().message;
+  EXPECT_EQ(weights->metadata, (std::map<std::string, std::string>{{"key", "a \"text\""}}));
+  ASSERT_EQ(weights->tensors.size(), 3U);
+  std::map<std::string, WeightTensor> by_name;
+  for (const auto& tensor : weights->tensors) by_name[tensor.name] = tensor;
+  EXPECT_EQ(by_name["zeta"].shape, std::vector<int64_t>{});
+  EXPECT_EQ(by_name["zeta"].values, std::vector<float>{1.5F});
+  EXPECT_EQ(by_name["alpha"].shape, (std::vector<int64_t>{2, 3}));
+  EXPECT_EQ(by_name["alpha"].values, (std::vector<float>{0, 1, 2, 3, 4, 5}));
+  EXPECT_EQ(by_name["mid/é"].shape, (std::vector<int64_t>{1, 1, 2}));
+  EXPECT_EQ(by_name["mid/é"].values, (std::vector<float>{-0.25F, -0.25F}));
 }
 
 }  // namespace

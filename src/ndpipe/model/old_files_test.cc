@@ -7,6 +7,7 @@
 #include "ndpipe/base/bytes.h"
 #include "ndpipe/base/file.h"
 #include "ndpipe/model/backbone.h"
+#include "ndpipe/model/delta_weights.h"
 #include "ndpipe/model/test_graphs.h"
 
 namespace ndpipe::model {
@@ -17,6 +18,18 @@ namespace fs = std::filesystem;
 // The name that the kept backbone's folder had: the SHA-256 of its model.onnx.
 constexpr const char* kBackbone =
     "48a13f6c4e41298ad77e6481a799b0a61a235b9fd85f252c769cc785508ad621";
+
+TailWeights DeepTail() {
+  return {.backbone = Hash256::FromHex(kBackbone).value(),
+          .cut = "pooled",
+          .num_classes = 3,
+          .feature_size = 3,
+          .weight = {1, 2, 3, 4, 5, 6, 7, 8, 9},
+          .bias = {-1, 0, 1},
+          .parameters = {{"kernel", {2, 1, 1, 2}, {0.5F, -0.5F, 1e-40F, 3e38F}},
+                         {"norm.gain", {2}, {1, 2}},
+                         {"scale", {}, {-0.0F}}}};
+}
 
 class OldFilesTest : public TemporaryFolderTest {
  protected:
@@ -37,6 +50,9 @@ TEST_F(OldFilesTest, TodaysFilesAreWritten) {
   ASSERT_TRUE(tail);
   ASSERT_TRUE(WriteFileDurably(out / "tail.safetensors", SerializeTail(*tail)));
   EXPECT_EQ(ParseTail(*ReadFile(out / "tail.safetensors", 1 << 20))->weight, tail->weight);
+  const auto deep = DeepTail();
+  ASSERT_TRUE(WriteFileDurably(out / "tail-deep.safetensors", SerializeTail(deep)));
+  EXPECT_EQ(ParseTail(*ReadFile(out / "tail-deep.safetensors", 1 << 20))->bias, deep.bias);
 }
 
 TEST_F(OldFilesTest, ReadsABackboneAsItWasKept) {
@@ -75,6 +91,23 @@ TEST_F(OldFilesTest, ReadsATail) {
   EXPECT_EQ(tail->weight, (std::vector<float>{1, 2, 3, 4, 5, 6}));
   EXPECT_EQ(tail->bias, (std::vector<float>{-1, 1}));
   // Versions are known by the hash of the bytes.
+  EXPECT_EQ(SerializeTail(*tail), *bytes);
+}
+
+TEST_F(OldFilesTest, ReadsADeepTail) {
+  const auto bytes = ReadFile(kept_ / "tail-2.safetensors", 1 << 20);
+  ASSERT_TRUE(bytes) << bytes.error().message;
+  const auto tail = ParseTail(*bytes);
+  ASSERT_TRUE(tail) << tail.error().message;
+  const auto expected = DeepTail();
+  EXPECT_EQ(tail->cut, "pooled");
+  EXPECT_EQ(tail->weight, expected.weight);
+  ASSERT_EQ(tail->parameters.size(), 3U);
+  for (size_t i = 0; i < 3; ++i) {
+    EXPECT_EQ(tail->parameters[i].name, expected.parameters[i].name);
+    EXPECT_EQ(tail->parameters[i].shape, expected.parameters[i].shape);
+    EXPECT_TRUE(SameBits(tail->parameters[i].values, expected.parameters[i].values));
+  }
   EXPECT_EQ(SerializeTail(*tail), *bytes);
 }
 

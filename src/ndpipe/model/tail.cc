@@ -1,150 +1,208 @@
 #include "ndpipe/model/tail.h"
 
+#include <algorithm>
 #include <cmath>
-#include <cstring>
-#include <nlohmann/json.hpp>
+#include <map>
+#include <string_view>
 #include <utility>
 
 #include "ndpipe/base/bytes.h"
 #include "ndpipe/model/classifier.h"
+#include "ndpipe/model/delta_weights.h"
+#include "ndpipe/model/safetensors.h"
 #include "ndpipe/model/utf8.h"
 
 namespace ndpipe::model {
 namespace {
 
-constexpr uint64_t kMaxHeaderBytes = 64 * 1024;
-constexpr size_t kLengthBytes = 8;
-constexpr std::string_view kFormat = "ndpipe-tail-1";
+constexpr std::string_view kLinearFormat = "ndpipe-tail-1";
+constexpr std::string_view kDeepFormat = "ndpipe-tail-2";
+constexpr std::string_view kWeightName = "classifier.weight";
+constexpr std::string_view kBiasName = "classifier.bias";
+// Before a parameter's name, so that none is taken for the classifier's.
+constexpr std::string_view kParameterPrefix = "backbone.";
 
 std::unexpected<Error> Damaged(std::string reason) {
   return Fail(ErrorCode::kDataLoss, "the tail weights are damaged: " + std::move(reason));
 }
 
-// What the header says; the rest of a file is fixed by it.
-struct Header {
-  std::string backbone_hex;
-  std::string cut;
-  int64_t num_classes = 0;
-  int64_t feature_size = 0;
-};
-
-// The JSON text, padded with spaces so that the values begin at a multiple of 8.
-std::string FormatHeader(const Header& header) {
-  using nlohmann::json;
-  const int64_t weight_bytes =
-      header.num_classes * header.feature_size * static_cast<int64_t>(sizeof(float));
-  const int64_t bias_bytes = header.num_classes * static_cast<int64_t>(sizeof(float));
-  const json root = {
-      {"__metadata__",
-       {{"format", kFormat}, {"backbone", header.backbone_hex}, {"cut", header.cut}}},
-      {"classifier.weight",
-       {{"dtype", "F32"},
-        {"shape", json::array({header.num_classes, header.feature_size})},
-        {"data_offsets", json::array({0, weight_bytes})}}},
-      {"classifier.bias",
-       {{"dtype", "F32"},
-        {"shape", json::array({header.num_classes})},
-        {"data_offsets", json::array({weight_bytes, weight_bytes + bias_bytes})}}}};
-  std::string text = root.dump();
-  text.append((8 - text.size() % 8) % 8, ' ');
-  return text;
+std::unexpected<Error> Invalid(std::string reason) {
+  return Fail(ErrorCode::kInvalidArgument, "the tail weights: " + std::move(reason));
 }
 
-Result<Header> ParseHeader(std::string_view text) {
-  // A SerializeTail header nests three deep; the parser keeps its own stack, bounded by the text.
-  const auto root = nlohmann::json::parse(text, nullptr, false);
-  if (root.is_discarded()) return Damaged("the header is no JSON");
-  Header header;
-  try {
-    const auto& metadata = root.at("__metadata__");
-    if (metadata.at("format").get<std::string>() != kFormat) {
-      return Fail(ErrorCode::kInvalidArgument,
-                  "the safetensors file holds no tail of the format ndpipe-tail-1");
+std::string_view FormatOf(const TailWeights& tail) {
+  return tail.parameters.empty() ? kLinearFormat : kDeepFormat;
+}
+
+std::map<std::string, std::string> MetadataOf(const TailWeights& tail) {
+  return {{"format", std::string(FormatOf(tail))},
+          {"backbone", tail.backbone.Hex()},
+          {"cut", tail.cut}};
+}
+
+std::string FileName(const WeightTensor& parameter) {
+  return std::string(kParameterPrefix) + parameter.name;
+}
+
+Status CheckSizes(int64_t num_classes, int64_t feature_size) {
+  if (num_classes >= 1 && num_classes <= kMaxClasses && feature_size >= 1 &&
+      feature_size <= kMaxFeatures) {
+    return {};
+  }
+  return Fail(ErrorCode::kInvalidArgument,
+              "the tail has " + std::to_string(num_classes) + " classes of " +
+                  std::to_string(feature_size) +
+                  " features; 1 to 65,536 classes and 1 to 1,048,576 features are supported");
+}
+
+Status CheckFinite(std::string_view name, const std::vector<float>& values) {
+  if (std::ranges::all_of(values, [](float value) { return std::isfinite(value); })) return {};
+  return Damaged(std::string(name) + " has a value that is not finite");
+}
+
+// Ascending names that can be written, shapes that say how many values there are.
+Status CheckParameters(const std::vector<WeightTensor>& parameters) {
+  if (parameters.size() > kMaxWeightTensors - 2) return Invalid("there are too many parameters");
+  const WeightTensor* before = nullptr;
+  int64_t total = 0;
+  for (const auto& parameter : parameters) {
+    const std::string what = "the parameter '" + parameter.name + "' ";
+    if (parameter.name.empty() || FileName(parameter).size() > kMaxWeightNameBytes ||
+        !IsPrintableUtf8(parameter.name)) {
+      return Invalid("the name of a parameter is empty, too long or not printable");
     }
-    header.backbone_hex = metadata.at("backbone").get<std::string>();
-    header.cut = metadata.at("cut").get<std::string>();
-    const auto shape = root.at("classifier.weight").at("shape").get<std::vector<int64_t>>();
-    if (shape.size() != 2) return Damaged("classifier.weight is not of rank 2");
-    header.num_classes = shape[0];
-    header.feature_size = shape[1];
-  } catch (const nlohmann::json::exception& error) {
-    return Damaged(std::string("the header lacks what a tail has: ") + error.what());
+    if (before != nullptr && !(before->name < parameter.name)) {
+      return Invalid(what + "is there twice, or they are not in the order of their names");
+    }
+    const auto count = CountValues(parameter.shape);
+    if (!count || std::cmp_not_equal(*count, parameter.values.size())) {
+      return Invalid(what + "has other values than its shape says");
+    }
+    total += *count;
+    if (total > kMaxWeightValues) return Invalid("the parameters have too many values");
+    before = &parameter;
   }
-  if (header.num_classes < 1 || header.num_classes > kMaxClasses || header.feature_size < 1 ||
-      header.feature_size > kMaxFeatures) {
+  return {};
+}
+
+// The classifier of a tail's weights; both tensors are moved out of.
+Status TakeClassifier(Weights& weights, TailWeights& tail) {
+  if (weights.tensors.size() < 2 || weights.tensors[0].name != kWeightName ||
+      weights.tensors[1].name != kBiasName) {
+    return Damaged("they do not begin with classifier.weight and classifier.bias");
+  }
+  WeightTensor& weight = weights.tensors[0];
+  WeightTensor& bias = weights.tensors[1];
+  if (weight.shape.size() != 2) return Damaged("classifier.weight is not of rank 2");
+  tail.num_classes = weight.shape[0];
+  tail.feature_size = weight.shape[1];
+  NDP_RETURN_IF_ERROR(CheckSizes(tail.num_classes, tail.feature_size));
+  if (bias.shape != std::vector<int64_t>{tail.num_classes}) {
+    return Damaged("classifier.bias has not one value a class");
+  }
+  tail.weight = std::move(weight.values);
+  tail.bias = std::move(bias.values);
+  return {};
+}
+
+// The backbone and the cut.
+Status TakeMetadata(const Weights& weights, TailWeights& tail) {
+  const auto text = [&](const char* key) {
+    const auto found = weights.metadata.find(key);
+    return found == weights.metadata.end() ? std::string() : found->second;
+  };
+  const std::string format = text("format");
+  if (format != kLinearFormat && format != kDeepFormat) {
     return Fail(ErrorCode::kInvalidArgument,
-                "the tail has " + std::to_string(header.num_classes) + " classes of " +
-                    std::to_string(header.feature_size) +
-                    " features; 1 to 65,536 classes and 1 to 1,048,576 features are supported");
+                "the safetensors file holds no tail of the formats ndpipe-tail-1 and "
+                "ndpipe-tail-2");
   }
-  if (!IsPrintableUtf8(header.cut)) return Damaged("the cut's name is not printable");
-  // What the parser forgives (other order, spaces, extra keys), SerializeTail never writes.
-  if (FormatHeader(header) != text) {
-    return Damaged("the header is not as SerializeTail writes it");
+  NDP_ASSIGN(tail.backbone, Hash256::FromHex(text("backbone")));
+  tail.cut = text("cut");
+  if (weights.metadata != MetadataOf(tail)) {
+    return Damaged("their metadata is not that of a tail with " +
+                   std::to_string(tail.parameters.size()) + " parameters");
   }
-  return header;
-}
-
-void AppendFloats(const std::vector<float>& values, std::vector<uint8_t>& bytes) {
-  const auto* raw = reinterpret_cast<const uint8_t*>(values.data());
-  bytes.insert(bytes.end(), raw, raw + values.size() * sizeof(float));
-}
-
-Result<std::vector<float>> ReadFloats(ByteReader& reader, int64_t count, std::string_view name) {
-  NDP_ASSIGN(const auto raw, reader.ReadBytes(static_cast<size_t>(count) * sizeof(float)));
-  std::vector<float> values(static_cast<size_t>(count));
-  std::memcpy(values.data(), raw.data(), raw.size());
-  for (const float value : values) {
-    if (!std::isfinite(value))
-      return Damaged(std::string(name) + " has a value that is not finite");
-  }
-  return values;
+  return {};
 }
 
 }  // namespace
 
+Status CheckTail(const TailWeights& tail) {
+  NDP_RETURN_IF_ERROR(CheckSizes(tail.num_classes, tail.feature_size));
+  if (std::cmp_not_equal(tail.weight.size(), tail.num_classes * tail.feature_size) ||
+      std::cmp_not_equal(tail.bias.size(), tail.num_classes)) {
+    return Invalid("the classifier has other values than its shape says");
+  }
+  if (tail.cut.size() > kMaxWeightMetadataBytes || !IsPrintableUtf8(tail.cut)) {
+    return Invalid("the cut's name is not printable, or too long");
+  }
+  NDP_RETURN_IF_ERROR(CheckParameters(tail.parameters));
+  NDP_RETURN_IF_ERROR(CheckFinite(kWeightName, tail.weight));
+  NDP_RETURN_IF_ERROR(CheckFinite(kBiasName, tail.bias));
+  for (const auto& parameter : tail.parameters) {
+    NDP_RETURN_IF_ERROR(CheckFinite(parameter.name, parameter.values));
+  }
+  return {};
+}
+
 std::vector<uint8_t> SerializeTail(const TailWeights& tail) {
-  NDP_CHECK(tail.num_classes > 0 && tail.feature_size > 0);
-  NDP_CHECK(static_cast<int64_t>(tail.weight.size()) == tail.num_classes * tail.feature_size);
-  NDP_CHECK(static_cast<int64_t>(tail.bias.size()) == tail.num_classes);
+  NDP_CHECK(CheckSizes(tail.num_classes, tail.feature_size).has_value());
+  NDP_CHECK(std::cmp_equal(tail.weight.size(), tail.num_classes * tail.feature_size));
+  NDP_CHECK(std::cmp_equal(tail.bias.size(), tail.num_classes));
   NDP_CHECK(IsPrintableUtf8(tail.cut));
-  const std::string header =
-      FormatHeader({tail.backbone.Hex(), tail.cut, tail.num_classes, tail.feature_size});
-  ByteWriter start;
-  start.Write(static_cast<uint64_t>(header.size()));
-  start.WriteBytes(AsBytes(header));
-  std::vector<uint8_t> bytes = start.Take();
-  bytes.reserve(bytes.size() + (tail.weight.size() + tail.bias.size()) * sizeof(float));
-  AppendFloats(tail.weight, bytes);
-  AppendFloats(tail.bias, bytes);
-  return bytes;
+  NDP_CHECK(CheckParameters(tail.parameters).has_value());
+  const int64_t weight_shape[] = {tail.num_classes, tail.feature_size};
+  std::vector<std::string> names;
+  names.reserve(tail.parameters.size());  // the views keep their places
+  std::vector<TensorView> tensors = {{kWeightName, weight_shape, tail.weight},
+                                     {kBiasName, std::span(weight_shape).first(1), tail.bias}};
+  for (const auto& parameter : tail.parameters) {
+    names.push_back(FileName(parameter));
+    tensors.push_back({names.back(), parameter.shape, parameter.values});
+  }
+  return WriteSafetensors(MetadataOf(tail), tensors);
 }
 
 Result<TailWeights> ParseTail(std::span<const uint8_t> bytes) {
-  ByteReader reader(bytes);
-  if (bytes.size() < kLengthBytes) return Damaged("it has no header");
-  NDP_ASSIGN(const auto header_bytes, reader.Read<uint64_t>());
-  if (header_bytes > kMaxHeaderBytes || header_bytes > reader.remaining()) {
-    return Damaged("its header claims " + std::to_string(header_bytes) + " bytes");
+  auto weights = ParseWeights(bytes);
+  if (!weights) return Damaged(std::move(weights).error().message);
+  std::vector<TensorView> tensors;
+  for (const auto& tensor : weights->tensors) {
+    tensors.push_back({tensor.name, tensor.shape, tensor.values});
   }
-  NDP_ASSIGN(const auto text, reader.ReadBytes(header_bytes));
-  NDP_ASSIGN(Header header, ParseHeader(AsText(text)));
-  const auto num_values = static_cast<uint64_t>(header.num_classes * (header.feature_size + 1));
-  if (reader.remaining() != num_values * sizeof(float)) {
-    return Damaged("its shape asks for " + std::to_string(num_values * sizeof(float)) +
-                   " bytes of values, it has " + std::to_string(reader.remaining()));
+  // What the parser forgives (other order, spaces), SerializeTail never writes.
+  const auto start = FormatSafetensorsStart(weights->metadata, tensors);
+  if (!std::ranges::equal(start, bytes.first(std::min(start.size(), bytes.size())))) {
+    return Damaged("the header is not as SerializeTail writes it");
   }
+  return TailOf(*std::move(weights));
+}
+
+Weights WeightsOf(const TailWeights& tail) {
+  Weights weights{
+      .metadata = MetadataOf(tail),
+      .tensors = {{std::string(kWeightName), {tail.num_classes, tail.feature_size}, tail.weight},
+                  {std::string(kBiasName), {tail.num_classes}, tail.bias}}};
+  for (const auto& parameter : tail.parameters) {
+    weights.tensors.push_back({FileName(parameter), parameter.shape, parameter.values});
+  }
+  return weights;
+}
+
+Result<TailWeights> TailOf(Weights weights) {
   TailWeights tail;
-  NDP_ASSIGN(tail.backbone, Hash256::FromHex(header.backbone_hex));
-  if (tail.backbone.Hex() != header.backbone_hex) {
-    return Damaged("its backbone's hash is not in lower-case digits");
+  NDP_RETURN_IF_ERROR(TakeClassifier(weights, tail));
+  for (size_t i = 2; i < weights.tensors.size(); ++i) {
+    WeightTensor& tensor = weights.tensors[i];
+    if (!tensor.name.starts_with(kParameterPrefix)) {
+      return Damaged("the tensor '" + tensor.name + "' is none of a tail's");
+    }
+    tensor.name.erase(0, kParameterPrefix.size());
+    tail.parameters.push_back(std::move(tensor));
   }
-  tail.cut = std::move(header.cut);
-  tail.num_classes = header.num_classes;
-  tail.feature_size = header.feature_size;
-  NDP_ASSIGN(tail.weight,
-             ReadFloats(reader, tail.num_classes * tail.feature_size, "classifier.weight"));
-  NDP_ASSIGN(tail.bias, ReadFloats(reader, tail.num_classes, "classifier.bias"));
+  NDP_RETURN_IF_ERROR(TakeMetadata(weights, tail));
+  NDP_RETURN_IF_ERROR(CheckTail(tail));
   return tail;
 }
 

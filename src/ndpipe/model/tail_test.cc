@@ -4,9 +4,12 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <iterator>
 #include <limits>
+#include <utility>
 
 #include "ndpipe/base/bytes.h"
+#include "ndpipe/model/delta_weights.h"
 #include "ndpipe/model/manifest.h"
 #include "ndpipe/model/test_graphs.h"
 
@@ -63,6 +66,90 @@ TEST(TailTest, IsReadBack) {
   EXPECT_EQ(read->feature_size, 3);
   EXPECT_EQ(read->weight, tail.weight);
   EXPECT_EQ(read->bias, tail.bias);
+}
+
+TailWeights DeepTail() {
+  TailWeights tail = SmallTail();
+  tail.parameters = {{"classifier.weight", {3}, {1, 2, 3}},  // of the backbone, not the classifier
+                     {"gain", {}, {0.25F}},
+                     {"layer4.\"é\"", {2, 1, 2}, {-0.0F, 1e-40F, 3e38F, -7}}};
+  return tail;
+}
+
+void ExpectSame(const TailWeights& a, const TailWeights& b) {
+  EXPECT_EQ(a.backbone, b.backbone);
+  EXPECT_EQ(a.cut, b.cut);
+  EXPECT_EQ(a.num_classes, b.num_classes);
+  EXPECT_EQ(a.feature_size, b.feature_size);
+  EXPECT_TRUE(SameBits(a.weight, b.weight));
+  EXPECT_TRUE(SameBits(a.bias, b.bias));
+  ASSERT_EQ(a.parameters.size(), b.parameters.size());
+  for (size_t i = 0; i < a.parameters.size(); ++i) {
+    EXPECT_EQ(a.parameters[i].name, b.parameters[i].name);
+    EXPECT_EQ(a.parameters[i].shape, b.parameters[i].shape);
+    EXPECT_TRUE(SameBits(a.parameters[i].values, b.parameters[i].values));
+  }
+}
+
+TEST(TailTest, ADeepOneIsReadBack) {
+  const auto tail = DeepTail();
+  ASSERT_TRUE(CheckTail(tail));
+  const auto bytes = SerializeTail(tail);
+  const auto read = ParseTail(bytes);
+  ASSERT_TRUE(read) << read.error().message;
+  ExpectSame(*read, tail);
+  EXPECT_EQ(SerializeTail(*read), bytes);
+  EXPECT_THAT(HeaderOf(bytes), HasSubstr("ndpipe-tail-2"));
+}
+
+TEST(TailTest, BecomesWeightsAndComesBack) {
+  for (const auto& tail : {SmallTail(), DeepTail()}) {
+    const Weights weights = WeightsOf(tail);
+    EXPECT_EQ(SerializeWeights(weights), SerializeTail(tail));
+    EXPECT_EQ(HashWeights(weights), Sha256::Of(SerializeTail(tail)));
+    const auto back = TailOf(weights);
+    ASSERT_TRUE(back) << back.error().message;
+    ExpectSame(*back, tail);
+  }
+}
+
+// Edits of a tail's weights, each of which makes them no tail's.
+TEST(TailTest, OnlyATailsWeightsBecomeOne) {
+  using Edit = void (*)(Weights&);
+  const Edit edits[] = {
+      [](Weights& w) { w.tensors.erase(w.tensors.begin() + 2, w.tensors.end()); },  // format 2
+      [](Weights& w) { w.metadata["format"] = "ndpipe-tail-1"; },
+      [](Weights& w) { w.metadata["format"] = "ndpipe-tail-3"; },
+      [](Weights& w) { w.metadata["more"] = "text"; },
+      [](Weights& w) { w.metadata.erase("cut"); },
+      [](Weights& w) { w.metadata["cut"] = "a\nb"; },
+      [](Weights& w) { w.metadata["backbone"] = std::string(64, 'A'); },
+      [](Weights& w) { w.metadata.clear(); },
+      [](Weights& w) { w.tensors.clear(); },
+      [](Weights& w) { w.tensors.pop_back(), std::swap(w.tensors[0], w.tensors[1]); },
+      [](Weights& w) { std::swap(w.tensors[2], w.tensors[3]); },
+      [](Weights& w) { w.tensors[3].name = w.tensors[2].name; },
+      [](Weights& w) { w.tensors[2].name = "backbone."; },
+      [](Weights& w) { w.tensors[2].name = "gain"; },
+      [](Weights& w) { w.tensors[2].name += std::string(2000, 'x'); },
+      [](Weights& w) { w.tensors[4].values[2] = std::numeric_limits<float>::infinity(); },
+      [](Weights& w) { w.tensors[0].values[2] = std::numeric_limits<float>::quiet_NaN(); },
+      [](Weights& w) { w.tensors[0].shape = {3, 2}; },
+      [](Weights& w) { w.tensors[0].shape = {6}; },
+      [](Weights& w) { w.tensors[0].values.pop_back(); },
+      [](Weights& w) { w.tensors[1].shape = {2, 1}; },
+      [](Weights& w) { w.tensors[4].shape = {5}; },
+      [](Weights& w) { w.tensors[4].shape = {-2, -2}; },
+  };
+  for (size_t i = 0; i < std::size(edits); ++i) {
+    Weights weights = WeightsOf(DeepTail());
+    edits[i](weights);
+    const auto tail = TailOf(std::move(weights));
+    ASSERT_FALSE(tail) << "edit " << i;
+    EXPECT_TRUE(tail.error().code == ErrorCode::kDataLoss ||
+                tail.error().code == ErrorCode::kInvalidArgument)
+        << tail.error().message;
+  }
 }
 
 TEST(TailTest, HasAFixedFormat) {

@@ -2,9 +2,11 @@
 """The other side of model_oracle_test: makes foreign ONNX files and compares with independent implementations.
 
 usage: oracle.py same FOREIGN KEPT CUT TAIL MAX_NODES | external FOLDER | spellings FOLDER | chains FOLDER
-       | classifiers FOLDER | tail FILE BACKBONE_HEX
+       | classifiers FOLDER | tail FILE BACKBONE_HEX | deep_tail FILE | weights FILE | exported KEPT FILE
 """
 
+import json
+import math
 import pathlib
 import sys
 
@@ -13,6 +15,7 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 from safetensors import safe_open
+from safetensors.numpy import save_file
 
 RANDOM = np.random.default_rng(7)
 
@@ -57,6 +60,45 @@ def tail(file: str, backbone: str) -> None:
         }
     np.testing.assert_array_equal(weight, np.arange(15, dtype=np.float32).reshape(3, 5) / np.float32(7))
     np.testing.assert_array_equal(bias, np.array([0.5, -1.25, 3e-38], np.float32))
+
+
+def deep_tail(file: str) -> None:
+    """Parameters of the backbone beside the classifier, under names of their own."""
+    with safe_open(file, framework="numpy") as weights:
+        assert weights.metadata()["format"] == "ndpipe-tail-2"
+        names = sorted(weights.keys())
+        assert names == ["backbone.gain", "backbone.kernel", "classifier.bias", "classifier.weight"], names
+        np.testing.assert_array_equal(weights.get_tensor("backbone.gain"), np.float32(0.25))
+        kernel = np.arange(12, dtype=np.float32).reshape(3, 1, 2, 2)
+        np.testing.assert_array_equal(weights.get_tensor("backbone.kernel"), kernel)
+
+
+def weights(file: str) -> None:
+    """As another program spells the same tensors: its own order of keys and of values."""
+    tensors = {
+        "zeta": np.array(1.5, np.float32),
+        "alpha": np.arange(6, dtype=np.float32).reshape(2, 3),
+        "mid/é": np.full((1, 1, 2), -0.25, np.float32),
+    }
+    save_file(tensors, file, metadata={"key": "a \"text\""})
+
+
+def exported(kept: str, file: str) -> None:
+    """tail_graph_test's network with a trained tail: logits from ONNX Runtime's own features by hand."""
+    onnx.checker.check_model(file, full_check=True)
+    proto = onnx.load(kept)
+    proto.graph.output.append(helper.make_tensor_value_info("pooled", TensorProto.FLOAT, None))
+    photos = RANDOM.normal(size=(3, 3, 8, 8)).astype(np.float32)
+    features = session(proto.SerializeToString()).run(["pooled"], {"input": photos})[0].reshape(3, 3)
+    gain = np.array([10, 20, 30], np.float32)
+    features = features * gain * np.vectorize(math.erf)(gain) * np.array([7, 8, 9], np.float32)
+    wanted = features.sum(axis=1, keepdims=True) * 0.5 + np.array([1, 2, 3, 4])
+    model = session(file)
+    np.testing.assert_allclose(model.run(None, {"input": photos})[0], wanted, rtol=1e-5, atol=1e-4)
+    assert wanted.std(axis=0).min() > 1, "the logits do not depend on the photos: nothing is compared"
+    metadata = model.get_modelmeta().custom_metadata_map
+    assert json.loads(metadata["ndpipe.class_names"]) == ["a", "b", "c", "d"]
+    assert json.loads(metadata["ndpipe.manifest"])["std"] == [128, 128, 128]
 
 
 def build(nodes, initializers, opset=17, output="logits"):
@@ -262,5 +304,6 @@ def classifiers(folder: str) -> None:
 
 
 if __name__ == "__main__":
-    commands = {f.__name__: f for f in (same, external, spellings, chains, classifiers, tail)}
+    functions = (same, external, spellings, chains, classifiers, tail, deep_tail, weights, exported)
+    commands = {f.__name__: f for f in functions}
     commands[sys.argv[1]](*sys.argv[2:])
