@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <optional>
 #include <set>
+#include <span>
 #include <string_view>
 #include <unordered_set>
+#include <utility>
 
 #include "ndpipe/model/parameters.h"
 
@@ -86,6 +88,94 @@ class Frontier {
   std::unordered_set<std::string_view> live_;
 };
 
+// A tensor that all photo data runs through, once the nodes up to `node` have run.
+struct Edge {
+  size_t node = 0;
+  std::string_view tensor;
+};
+std::vector<Edge> ListEdges(const Graph& graph) {
+  std::vector<Edge> edges;
+  Frontier frontier(graph);
+  for (size_t i = 0; i < graph.nodes.size(); ++i) {
+    if (!frontier.Pass(i)) continue;
+    const std::string_view tensor = frontier.Single();
+    const bool again = !edges.empty() && edges.back().tensor == tensor;
+    if (tensor.empty() || again || tensor == graph.outputs[0].name) continue;
+    edges.push_back({i, tensor});
+  }
+  return edges;
+}
+
+// How many letters must be changed, added or removed to make one name of the other. Of long names
+// only the ends count.
+size_t Distance(std::string_view a, std::string_view b) {
+  constexpr size_t kMaxLength = 128;
+  if (a.size() > kMaxLength) a.remove_prefix(a.size() - kMaxLength);
+  if (b.size() > kMaxLength) b.remove_prefix(b.size() - kMaxLength);
+  std::vector<size_t> row(b.size() + 1);
+  for (size_t j = 0; j <= b.size(); ++j) row[j] = j;
+  for (size_t i = 0; i < a.size(); ++i) {
+    size_t diagonal = std::exchange(row[0], i + 1);
+    for (size_t j = 0; j < b.size(); ++j) {
+      const size_t changed = diagonal + (a[i] == b[j] ? 0 : 1);
+      diagonal = row[j + 1];
+      row[j + 1] = std::min({changed, row[j] + 1, row[j + 1] + 1});
+    }
+  }
+  return row.back();
+}
+
+std::string Quoted(std::span<const std::string_view> names) {
+  std::string text;
+  for (const auto name : names) text += (text.empty() ? "\"" : ", \"") + std::string(name) + "\"";
+  return text.empty() ? "none" : text;
+}
+
+constexpr const char* kListsAll = "; `ndpipe models cuts` lists all";
+
+std::unexpected<Error> NoSuchTensor(std::string_view cut, const std::vector<Edge>& edges) {
+  constexpr size_t kMaxCompared = 2000;
+  constexpr size_t kMaxNamed = 3;
+  std::vector<std::pair<size_t, std::string_view>> compared;
+  for (const auto& edge : edges) {
+    if (compared.size() == kMaxCompared) break;
+    compared.emplace_back(Distance(cut, edge.tensor), edge.tensor);
+  }
+  std::ranges::stable_sort(compared, {}, [](const auto& entry) { return entry.first; });
+  std::vector<std::string_view> names;
+  for (const auto& [distance, name] : compared) {
+    if (names.size() < kMaxNamed) names.push_back(name);
+  }
+  return Fail(ErrorCode::kNotFound, "cut \"" + std::string(cut) +
+                                        "\": the graph has no tensor of that name; cuts with like "
+                                        "names: " +
+                                        Quoted(names) + kListsAll);
+}
+
+std::unexpected<Error> NoEdge(const Graph& graph, std::string_view cut,
+                              const std::vector<Edge>& edges, size_t num_edges) {
+  const auto producers = Producers(graph);
+  const auto producer = producers.find(cut);
+  const size_t node = producer == producers.end() ? 0 : producer->second;
+  std::vector<std::string_view> around;
+  for (size_t i = 0; i < num_edges; ++i) {
+    const bool before = edges[i].node <= node;
+    const bool last_before = before && (i + 1 == num_edges || edges[i + 1].node > node);
+    const bool first_after = !before && (i == 0 || edges[i - 1].node <= node);
+    if (last_before || first_after) around.push_back(edges[i].tensor);
+  }
+  return Fail(ErrorCode::kInvalidArgument,
+              "cut \"" + std::string(cut) +
+                  "\" is no single-tensor edge before the classifier: what follows it also needs "
+                  "other tensors, or is the classifier itself; the nearest cuts: " +
+                  Quoted(around) + kListsAll);
+}
+
+bool HasTensor(const Graph& graph, std::string_view tensor) {
+  return graph.FindInitializer(tensor) != nullptr || Producers(graph).contains(tensor) ||
+         std::ranges::any_of(graph.inputs, [&](const auto& input) { return input.name == tensor; });
+}
+
 // A tensor [photos, …] of floating-point numbers, of fixed size a photo.
 bool IsFeatures(const TensorShape& of_one, const TensorShape& of_two) {
   const auto& one = of_one.dims;
@@ -134,13 +224,7 @@ int64_t NodeFlops(const Graph& graph, const Node& node, const Shapes& shapes) {
 Result<std::vector<Cut>> ListCuts(const Graph& graph, const Shapes& of_one, const Shapes& of_two) {
   const Remainders after = SumFromEnd(graph, of_one);
   std::vector<Cut> cuts;
-  Frontier frontier(graph);
-  std::string_view last;
-  for (size_t i = 0; i < graph.nodes.size(); ++i) {
-    if (!frontier.Pass(i)) continue;
-    const std::string_view tensor = frontier.Single();
-    if (tensor.empty() || tensor == last || tensor == graph.outputs[0].name) continue;
-    last = tensor;
+  for (const auto& [i, tensor] : ListEdges(graph)) {
     const auto one = of_one.find(std::string(tensor));
     const auto two = of_two.find(std::string(tensor));
     if (one == of_one.end() || two == of_two.end()) {
@@ -156,6 +240,23 @@ Result<std::vector<Cut>> ListCuts(const Graph& graph, const Shapes& of_one, cons
     cuts.push_back(std::move(cut));
   }
   return cuts;
+}
+
+std::vector<std::string> ListCutNames(const Graph& graph) {
+  std::vector<std::string> names;
+  for (const auto& edge : ListEdges(graph)) names.emplace_back(edge.tensor);
+  return names;
+}
+
+Status CheckCut(const Graph& graph, std::string_view cut, std::string_view last) {
+  if (cut == last) return {};
+  const auto edges = ListEdges(graph);
+  size_t num_edges = 0;  // up to the last
+  while (num_edges < edges.size() && (num_edges == 0 || edges[num_edges - 1].tensor != last)) {
+    if (edges[num_edges++].tensor == cut) return {};
+  }
+  if (!HasTensor(graph, cut)) return NoSuchTensor(cut, edges);
+  return NoEdge(graph, cut, edges, num_edges);
 }
 
 }  // namespace ndpipe::model

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <unordered_map>
 #include <vector>
 
@@ -33,6 +34,15 @@ struct Cut {
 // unused nodes removed. of_one, of_two: the shapes of every tensor for one and for two photos.
 // kInvalidArgument when one is missing.
 Result<std::vector<Cut>> ListCuts(const Graph& graph, const Shapes& of_one, const Shapes& of_two);
+
+// The edges above by name, whatever their types and shapes.
+std::vector<std::string> ListCutNames(const Graph& graph);
+
+// Whether a tail may begin at `cut`: an edge as above, at `last` (the classifier's input) or before
+// it. Types and shapes are not looked at. kNotFound: the graph has no such tensor; the message
+// names cuts with like names. kInvalidArgument: the tensor is no such edge; the message names the
+// cuts around it.
+Status CheckCut(const Graph& graph, std::string_view cut, std::string_view last);
 
 // What a node computes for inputs and outputs of these shapes: two a multiplication with its
 // addition, one an element of what is computed element by element, none for moving data. 0 when a

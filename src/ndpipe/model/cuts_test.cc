@@ -1,5 +1,6 @@
 #include "ndpipe/model/cuts.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <set>
@@ -11,6 +12,8 @@
 
 namespace ndpipe::model {
 namespace {
+
+using testing::HasSubstr;
 
 // input [N, 4] → a = relu → b = a · weight → c = a + b → logits = c · head, with the number of
 // photos read from `a` at the end.
@@ -80,6 +83,37 @@ TEST(CutsTest, AMissingShapeIsSaid) {
   ASSERT_FALSE(cuts);
   EXPECT_EQ(cuts.error().code, ErrorCode::kInvalidArgument);
   EXPECT_NE(cuts.error().message.find("'c'"), std::string::npos);
+}
+
+TEST(CutsTest, ATailBeginsAtAnEdgeBeforeTheClassifier) {
+  const Graph graph = Residual();
+  for (const auto* cut : {"a", "c", "d"}) EXPECT_TRUE(CheckCut(graph, cut, "d")) << cut;
+  const auto inside = CheckCut(graph, "b", "d");
+  ASSERT_FALSE(inside);
+  EXPECT_EQ(inside.error().code, ErrorCode::kInvalidArgument);
+  EXPECT_THAT(inside.error().message, HasSubstr("the nearest cuts: \"a\", \"c\";"));
+  const auto behind = CheckCut(graph, "d", "c");
+  ASSERT_FALSE(behind);
+  EXPECT_EQ(behind.error().code, ErrorCode::kInvalidArgument);
+  EXPECT_THAT(behind.error().message, HasSubstr("the nearest cuts: \"c\";"));
+  for (const auto* no_cut : {"input", "logits", "sizes", "weight"}) {
+    const auto refused = CheckCut(graph, no_cut, "d");
+    ASSERT_FALSE(refused) << no_cut;
+    EXPECT_EQ(refused.error().code, ErrorCode::kInvalidArgument) << no_cut;
+  }
+}
+
+TEST(CutsTest, AWrongNameIsMetWithThoseLikeIt) {
+  Graph graph = Residual();
+  graph.nodes[0].outputs[0] = "/layer1/Relu_output_0";
+  for (auto& node : graph.nodes) {
+    for (auto& input : node.inputs) input = input == "a" ? "/layer1/Relu_output_0" : input;
+  }
+  const auto refused = CheckCut(graph, "layer1/Relu_output", "d");
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code, ErrorCode::kNotFound);
+  EXPECT_THAT(refused.error().message, HasSubstr("like names: \"/layer1/Relu_output_0\""));
+  EXPECT_EQ(CheckCut(graph, std::string(100'000, 'x'), "d").error().code, ErrorCode::kNotFound);
 }
 
 TEST(CutsTest, FlopsOfAGroupedConvolution) {
