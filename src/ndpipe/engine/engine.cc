@@ -3,7 +3,9 @@
 #include <fmt/format.h>
 
 #include "ndpipe/engine/linear_tail.h"
+#include "ndpipe/engine/openvino/cut_shapes.h"
 #include "ndpipe/engine/openvino/openvino_body.h"
+#include "ndpipe/engine/openvino/openvino_tail.h"
 
 namespace ndpipe::engine {
 namespace {
@@ -42,7 +44,33 @@ Result<std::unique_ptr<BodyEngine>> CreateBodyEngine(const model::Backbone& back
               fmt::format("device \"{}\" is unknown; use cpu", options.device));
 }
 
+Result<std::vector<int64_t>> CutDims(const model::Backbone& backbone, const std::string& cut) {
+  return InferCutDims(backbone, cut.empty() ? backbone.cut : cut);
+}
+
+Result<std::unique_ptr<TailEngine>> CreateTailEngine(const model::Backbone& backbone,
+                                                     const model::TailWeights& tail,
+                                                     int num_threads) {
+  if (tail.backbone != backbone.hash) {
+    return Fail(ErrorCode::kFailedPrecondition,
+                fmt::format("the tail is of the backbone {}, not of {} ({})", tail.backbone.Hex(),
+                            backbone.manifest.name, backbone.hash.Hex()));
+  }
+  if (num_threads < 0) {
+    return Fail(ErrorCode::kInvalidArgument,
+                fmt::format("{} threads for the tail; 0 means all cores", num_threads));
+  }
+  if (tail.cut == backbone.cut) return CreateTailEngine(tail);
+  return CreateOpenVinoTail(backbone, tail, num_threads);
+}
+
 Result<std::unique_ptr<TailEngine>> CreateTailEngine(const model::TailWeights& tail) {
+  if (!tail.parameters.empty()) {
+    return Fail(ErrorCode::kInvalidArgument,
+                fmt::format("the tail from cut \"{}\" has {} parameters of its backbone, which a "
+                            "linear tail has none of",
+                            tail.cut, tail.parameters.size()));
+  }
   return CreateLinearTail(tail);
 }
 

@@ -5,8 +5,8 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <new>
 
+#include "ndpipe/engine/aligned_floats.h"
 #include "ndpipe/engine/half_convert.h"
 #include "ndpipe/engine/linear_kernel.h"
 
@@ -17,26 +17,6 @@ namespace {
 constexpr int64_t kBlockPhotos = 8 * kTilePhotos;
 constexpr int64_t kMaxClasses = 65'536;
 constexpr int64_t kMaxFeatures = int64_t{1} << 20;
-
-// Zeroed float32 memory at the alignment of the kernel's vectors.
-class AlignedFloats {
- public:
-  explicit AlignedFloats(int64_t count)
-      : values_(static_cast<float*>(
-            ::operator new(sizeof(float) * count, std::align_val_t{kAlignment}))) {
-    std::fill_n(values_.get(), count, 0.0F);
-  }
-  float* get() const { return values_.get(); }
-
- private:
-  static constexpr size_t kAlignment = 64;
-  struct Free {
-    void operator()(float* values) const {
-      ::operator delete(values, std::align_val_t{kAlignment});
-    }
-  };
-  std::unique_ptr<float, Free> values_;
-};
 
 // Immutable once made, so any thread may classify.
 class LinearTail : public TailEngine {

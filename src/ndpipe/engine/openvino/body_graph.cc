@@ -4,23 +4,13 @@
 
 #include <openvino/core/preprocess/pre_post_process.hpp>
 #include <openvino/op/util/shape_of_base.hpp>
-#include <optional>
 #include <unordered_set>
 #include <vector>
 
+#include "ndpipe/engine/openvino/read_graph.h"
+
 namespace ndpipe::engine {
 namespace {
-
-// The output that carries the ONNX tensor's name. Conversion may fuse tensors away, and names
-// with them.
-std::optional<ov::Output<ov::Node>> FindTensor(const ov::Model& model, const std::string& name) {
-  for (const auto& node : model.get_ordered_ops()) {
-    for (const auto& output : node->outputs()) {
-      if (output.get_names().contains(name)) return output;
-    }
-  }
-  return std::nullopt;
-}
 
 // True when every path from the input to the model's outputs runs through `cut`. Shapes are no
 // photo data: exporters compute them from the input all over the graph.
@@ -39,6 +29,16 @@ bool IsSingleTensorEdge(const ov::Model& model, const ov::Output<ov::Node>& cut)
     }
   }
   return true;
+}
+
+// The whole model's part up to `cut`. Where conversion has merged that tensor into another, or runs
+// a path of its own around it, our own graph is cut before it is converted.
+Result<std::shared_ptr<ov::Model>> EndAt(ov::Core& core, const std::shared_ptr<ov::Model>& whole,
+                                         const model::Backbone& backbone, const std::string& cut) {
+  const auto tensor = FindTensor(*whole, cut);
+  if (!tensor || !IsSingleTensorEdge(*whole, *tensor)) return ReadBodyOf(core, backbone, cut);
+  const auto result = std::make_shared<ov::op::v0::Result>(*tensor);
+  return std::make_shared<ov::Model>(ov::ResultVector{result}, whole->get_parameters());
 }
 
 // The model's only input, which must take [N, 3, crop_height, crop_width] float32.
@@ -87,28 +87,14 @@ Result<std::shared_ptr<ov::Model>> BuildBodyGraph(ov::Core& core, const model::B
                                                   size_t batch_size) {
   const auto whole = core.read_model(backbone.onnx_file.string());
   NDP_RETURN_IF_ERROR(CheckInput(*whole, backbone));
-  const auto tensor = FindTensor(*whole, cut);
-  if (!tensor) {
-    return Fail(ErrorCode::kNotFound,
-                fmt::format("cut \"{}\": backbone {} has no tensor of that name, or OpenVINO's "
-                            "conversion from ONNX has merged it into another; choose another cut",
-                            cut, backbone.manifest.name));
-  }
-  if (!IsSingleTensorEdge(*whole, *tensor)) {
-    return Fail(ErrorCode::kInvalidArgument,
-                fmt::format("cut \"{}\" of backbone {} is no single-tensor edge: what follows it "
-                            "also needs other tensors; choose another cut",
-                            cut, backbone.manifest.name));
-  }
-  if (!tensor->get_element_type().is_real()) {
+  NDP_ASSIGN(const auto body, EndAt(core, whole, backbone, cut));
+  if (!body->output().get_element_type().is_real()) {
     return Fail(
         ErrorCode::kInvalidArgument,
         fmt::format("cut \"{}\" of backbone {} carries {}, not floating point features", cut,
-                    backbone.manifest.name, tensor->get_element_type().get_type_name()));
+                    backbone.manifest.name, body->output().get_element_type().get_type_name()));
   }
   const auto& spec = backbone.manifest.preprocess;
-  const auto result = std::make_shared<ov::op::v0::Result>(*tensor);
-  auto body = std::make_shared<ov::Model>(ov::ResultVector{result}, whole->get_parameters());
   body->reshape(
       ov::PartialShape{static_cast<int64_t>(batch_size), 3, spec.crop_height, spec.crop_width});
   const auto shape = body->output().get_partial_shape();

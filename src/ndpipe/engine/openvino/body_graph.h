@@ -11,10 +11,10 @@
 namespace ndpipe::engine {
 
 // The body of the backbone up to the tensor `cut`: one input, [batch_size] photos in the given
-// form; one output, float32 [batch_size, …]. kNotFound: no such tensor in the ONNX file, or none
-// left after its conversion; kInvalidArgument: the cut has no batch dimension, no fixed size, or is
-// not computed from the input alone; kFailedPrecondition: the model's input does not fit the
-// manifest. OpenVINO's exceptions pass through: the caller catches them.
+// form; one output, float32 [batch_size, …]. kNotFound: no such tensor; kInvalidArgument: the cut
+// has no batch dimension, no fixed size, or is not computed from the input alone;
+// kFailedPrecondition: the model's input does not fit the manifest. OpenVINO's exceptions pass
+// through: the caller catches them.
 Result<std::shared_ptr<ov::Model>> BuildBodyGraph(ov::Core& core, const model::Backbone& backbone,
                                                   const std::string& cut, InputForm input_form,
                                                   size_t batch_size);
