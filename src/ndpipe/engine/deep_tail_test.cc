@@ -22,10 +22,12 @@ namespace ndpipe::engine {
 namespace {
 
 constexpr int64_t kNumClasses = 5;
+// Of confidences against ONNX Runtime's. The features are rounded to fp16 at the cut.
+constexpr double kTolerance = 2e-3;
 
 float Uniform(std::mt19937& random) { return static_cast<float>(random()) * 0x1p-31F - 1; }
 
-// What training might leave: each parameter behind the cut moved by up to a tenth, and a new
+// What training might leave: each parameter behind the cut moved by up to a third, and a new
 // classifier.
 model::TailWeights MakeTail(const model::Backbone& backbone, const std::string& cut) {
   const auto graph = model::ReadKeptGraph(backbone.onnx_file).value();
@@ -44,7 +46,7 @@ model::TailWeights MakeTail(const model::Backbone& backbone, const std::string& 
   for (const auto& name : part->parameters) {
     const model::Tensor* tensor = graph.FindInitializer(name);
     auto values = model::FloatValues(*tensor).value();
-    for (float& value : values) value *= 1 + 0.1F * Uniform(random);
+    for (float& value : values) value *= 1 + 0.3F * Uniform(random);
     tail.parameters.push_back({name, tensor->dims, std::move(values)});
   }
   return tail;
@@ -102,6 +104,18 @@ class DeepTailNetwork : public NetworkFixture {
     return ReadFloats(folder_ / "exported.raw");
   }
 
+  // A tail whose logits lie a few units apart, so that its confidences tell them from others: with
+  // random weights they may be anything.
+  model::TailWeights MakeTellingTail(const std::string& cut) {
+    auto tail = MakeTail(backbone_, cut);
+    const auto logits = AskOracle(tail);
+    const auto [least, most] = std::ranges::minmax(logits);
+    const float scale = 4 / (most - least);
+    for (float& value : tail.weight) value *= scale;
+    for (float& value : tail.bias) value *= scale;
+    return tail;
+  }
+
   // Cuts from a third of the network on, and the default one.
   std::vector<std::string> SomeCuts() {
     const auto graph = model::ReadKeptGraph(backbone_.onnx_file).value();
@@ -123,7 +137,7 @@ TEST_P(DeepTailNetwork, BodyAndTailAnswerAsTheExportedModelInOnnxRuntime) {
   EXPECT_GE(MakeTail(backbone_, cuts[0]).parameters.size(), 10U);
   for (const auto& cut : cuts) {
     SCOPED_TRACE(cut);
-    const auto weights = MakeTail(backbone_, cut);
+    const auto weights = MakeTellingTail(cut);
     const auto tail = CreateTailEngine(backbone_, weights, 2);
     ASSERT_TRUE(tail) << tail.error().message;
     std::vector<Top1> top1(kNumPhotos);
@@ -134,7 +148,7 @@ TEST_P(DeepTailNetwork, BodyAndTailAnswerAsTheExportedModelInOnnxRuntime) {
     for (int photo = 0; photo < kNumPhotos; ++photo) {
       const auto best = Best(std::span(logits).subspan(photo * kNumClasses, kNumClasses));
       EXPECT_EQ(top1[photo].class_index, best.class_index) << photo;
-      EXPECT_NEAR(top1[photo].confidence, best.confidence, 0.01) << photo;
+      EXPECT_NEAR(top1[photo].confidence, best.confidence, kTolerance) << photo;
     }
   }
 }
@@ -142,7 +156,7 @@ TEST_P(DeepTailNetwork, BodyAndTailAnswerAsTheExportedModelInOnnxRuntime) {
 TEST_P(DeepTailNetwork, TrainedValuesCount) {
   const auto cut = SomeCuts().front();
   const auto features = FeaturesAt(cut);
-  auto weights = MakeTail(backbone_, cut);
+  auto weights = MakeTellingTail(cut);
   std::vector<Top1> trained(kNumPhotos);
   ASSERT_TRUE(CreateTailEngine(backbone_, weights, 2).value()->Classify(features, trained));
   weights.parameters.clear();
@@ -152,7 +166,7 @@ TEST_P(DeepTailNetwork, TrainedValuesCount) {
   for (int i = 0; i < kNumPhotos; ++i) {
     largest = std::max<double>(largest, std::abs(trained[i].confidence - own[i].confidence));
   }
-  EXPECT_GT(largest, 0.02);  // beyond what the comparison with ONNX Runtime lets pass
+  EXPECT_GT(largest, 5 * kTolerance);
 }
 
 std::vector<std::filesystem::path> SomeNetworks() {
