@@ -56,7 +56,13 @@ class FaultsTest : public LabelFixture {
     if (!db) ::_exit(1);
     for (int64_t round = 1;; ++round) {
       const int64_t version = Round(**db, round);
-      if (version == 0 || ::write(pipe, &version, sizeof version) != sizeof version) ::_exit(2);
+      // Back and forth: at once, and as whole as any switch.
+      const auto previous = (*db)->PreviousVersion();
+      if (version == 0 || !previous || !*previous || !(*db)->SwitchAtOnce(**previous) ||
+          !(*db)->SwitchAtOnce(version)) {
+        ::_exit(3);
+      }
+      if (::write(pipe, &version, sizeof version) != sizeof version) ::_exit(2);
     }
   }
 

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "ndpipe/base/result.h"
+#include "ndpipe/label/comparison.h"
 #include "ndpipe/label/labels.h"
 #include "ndpipe/photo/photo.h"
 
@@ -51,6 +52,10 @@ class LabelDatabase {
   Result<std::vector<ModelVersion>> ListVersions();
   Status MarkDistributed(int64_t number);           // idempotent
   Result<std::optional<int64_t>> ServingVersion();  // the one that readers see
+  // The one that they saw before it; nothing before the second switch.
+  Result<std::optional<int64_t>> PreviousVersion();
+  // A store was sent this tail; counted on the newest version that has it, if there is one.
+  Status CountSent(const Hash256& tail, int64_t num_bytes, bool is_delta);
 
   // ---- relabel ----
   // Photos with a present location and no outcome in `version`, by photo number above `after`, at
@@ -65,6 +70,12 @@ class LabelDatabase {
   // changes): they become pending. Idempotent. Before that transaction the index for Search is
   // filled, about a second for a million photos, while readers and writers go on.
   Result<SwitchReport> Switch(int64_t version, const std::set<std::string>& present_stores);
+  // The checks and long steps of Switch without switching: from then on the version is complete,
+  // and readers may switch to it at once.
+  Result<SwitchReport> Complete(int64_t version, const std::set<std::string>& present_stores);
+  // Switch to a complete version. Photos that came after its relabel become pending, whichever
+  // stores they lie in, and keep what readers saw of them. kFailedPrecondition: not complete.
+  Result<SwitchReport> SwitchAtOnce(int64_t version);
   // Drops the outcomes that nobody can come back to without a relabel, in steps that let other
   // writers through: about a second for a million. Not needed for anything but room: to be called
   // after a switch. What a stop or a crash leaves, the next call drops.
@@ -83,6 +94,11 @@ class LabelDatabase {
   // outranks it.
   Result<std::vector<PhotoLabel>> Search(const std::string& label,
                                          std::optional<LabelSource> source, int64_t limit);
+  // What a complete version says, whether or not readers see it, most confident first: photos that
+  // it gives the label, also where a user's outranks it. kNotFound; kFailedPrecondition: its set of
+  // outcomes is not complete (any more).
+  Result<std::vector<PhotoLabel>> SearchVersion(int64_t version, const std::string& label,
+                                                int64_t limit);
   // Present photos that failed in the serving version, by photo id, at most `limit`; none without
   // such a version. kInvalidArgument unless limit is in 1…1,000,000.
   Result<std::vector<PhotoFailure>> Failures(int64_t limit);
@@ -90,6 +106,10 @@ class LabelDatabase {
   Result<std::vector<PhotoLabel>> ModelLabels(int64_t version, int64_t after_photo,
                                               int64_t limit);  // for exports and tests
   Result<LabelCounts> Counts();
+  // Two versions on the photos that have an outcome in both; at most num_examples examples, those
+  // that the second version is surest of. kNotFound; kFailedPrecondition: one has no outcomes (any
+  // more). Reads both sets of outcomes: seconds for a million photos.
+  Result<VersionComparison> Compare(int64_t first, int64_t second, int64_t num_examples);
   Result<int64_t> CountPhotosOf(const std::string& store);  // present ones
 
  private:

@@ -378,7 +378,7 @@ TEST_F(LabelDatabaseTest, RefusesANewerProgramsDatabaseAndLeavesItAlone) {
   ASSERT_FALSE(newer);
   EXPECT_EQ(newer.error().code, ErrorCode::kFailedPrecondition);
   EXPECT_THAT(newer.error().message, HasSubstr("newer ndpipe"));
-  ASSERT_EQ(sqlite3_exec(raw, "PRAGMA user_version=2", nullptr, nullptr, nullptr), SQLITE_OK);
+  ASSERT_EQ(sqlite3_exec(raw, "PRAGMA user_version=3", nullptr, nullptr, nullptr), SQLITE_OK);
   sqlite3_close(raw);
   Reopen();
   EXPECT_EQ(db_->Counts()->photos, 2);

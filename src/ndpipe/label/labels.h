@@ -16,10 +16,12 @@ namespace ndpipe::label {
 using LabelId = int64_t;  // of the vocabulary; given once to a name, never reused
 
 // staged: made, on no PipeStore yet. distributed: verified on every PipeStore of its relabel.
-// serving: readers see its labels. retired: was serving. Legal: staged → distributed → serving →
-// retired, retired → serving (rollback).
+// serving: the version of its backbone that is switched to; readers see the labels of the one that
+// was switched to last. retired: was serving, until another version of its backbone was.
+// Legal: staged → distributed → serving → retired, retired → serving (rollback).
 enum class VersionState { kStaged = 0, kDistributed = 1, kServing = 2, kRetired = 3 };
 std::string_view VersionStateName(VersionState state);
+bool IsLegal(VersionState from, VersionState to);  // staying is no transition
 
 struct ModelVersion {
   int64_t number = 0;  // from 1, never reused
@@ -30,6 +32,17 @@ struct ModelVersion {
   VersionState state = VersionState::kStaged;
   int64_t created_us = 0;
   int64_t job = 0;  // the fine-tune that made it; 0: the backbone's own classifier
+  // The version that its tail was made from as a delta, with this many bits a changed value; 0
+  // bits: exactly. base 0: it stands alone, or is exact.
+  int64_t base = 0;
+  int delta_bits = 0;
+  // It has an outcome of every photo of the stores that were there when its relabel ended, and none
+  // was dropped since: readers can switch to it at once.
+  bool is_complete = false;
+  // What its distribution to the PipeStores took so far, over all of them.
+  int64_t sent_bytes = 0;
+  int64_t full_sends = 0;   // as a full tail
+  int64_t delta_sends = 0;  // as a delta from a tail that the store had
 };
 
 // Where a photo lies: its number in one store.

@@ -57,6 +57,21 @@ class OldFilesTest : public LabelFixture {
     EXPECT_EQ(**db_->ServingVersion(), 2);
     EXPECT_EQ(db_->GetVersion(3)->state, VersionState::kDistributed);
     EXPECT_EQ(*db_->CountOutcomes(3), 2);
+    EXPECT_EQ(**db_->PreviousVersion(), 1);
+    EXPECT_TRUE(db_->GetVersion(1)->is_complete);
+    EXPECT_TRUE(db_->GetVersion(2)->is_complete);
+    EXPECT_FALSE(db_->GetVersion(3)->is_complete);
+  }
+
+  void ReadAndGoOn(const char* kept_file) {
+    db_.reset();
+    std::filesystem::copy_file(std::filesystem::path(NDPIPE_SOURCE_DIR) / "tests/data" / kept_file,
+                               path_, std::filesystem::copy_options::overwrite_existing);
+    Reopen();
+    Check();
+    GoOn();
+    Reopen();
+    EXPECT_EQ(db_->Counts()->labelled, 5);
   }
 
   // The jobs that were under way go on.
@@ -88,17 +103,9 @@ TEST_F(OldFilesTest, TodaysFileHoldsWhatTheKeptOnesHold) {
   GoOn();
 }
 
-TEST_F(OldFilesTest, ReadsSchema1AndGoesOn) {
-  db_.reset();
-  std::filesystem::copy_file(
-      std::filesystem::path(NDPIPE_SOURCE_DIR) / "tests/data/labels-schema1.db", path_,
-      std::filesystem::copy_options::overwrite_existing);
-  Reopen();
-  Check();
-  GoOn();
-  Reopen();
-  EXPECT_EQ(db_->Counts()->labelled, 5);
-}
+TEST_F(OldFilesTest, ReadsSchema1AndGoesOn) { ReadAndGoOn("labels-schema1.db"); }
+
+TEST_F(OldFilesTest, ReadsSchema2AndGoesOn) { ReadAndGoOn("labels-schema2.db"); }
 
 }  // namespace
 }  // namespace ndpipe::label

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <functional>
 #include <random>
 
 #include "ndpipe/label/label_fixture.h"
@@ -53,22 +54,26 @@ class Model {
 
   std::map<int64_t, Photo> photos;  // by seed
   std::optional<int64_t> serving;
+  std::set<int64_t> complete;  // versions that were covered, and of which nothing was dropped since
 
   void WriteOutcome(int64_t version, int64_t seed, const Outcome& outcome) {
     Photo& photo = photos.at(seed);
     photo.outcomes[version] = outcome;
     if (serving == version) photo.shown = version;
   }
+  bool Covers(int64_t version, const std::set<std::string>& present) const {
+    return std::ranges::none_of(photos, [&](const auto& item) {
+      return !item.second.outcomes.contains(version) &&
+             std::ranges::any_of(
+                 present, [&](const std::string& store) { return item.second.PresentIn(store); });
+    });
+  }
   bool MaySwitch(int64_t version, const std::set<std::string>& present) const {
-    return serving == version || std::ranges::none_of(photos, [&](const auto& item) {
-             return !item.second.outcomes.contains(version) &&
-                    std::ranges::any_of(present, [&](const std::string& store) {
-                      return item.second.PresentIn(store);
-                    });
-           });
+    return serving == version || Covers(version, present);
   }
   void Switch(int64_t version) {
     serving = version;
+    complete.insert(version);
     for (auto& [seed, photo] : photos) {
       if (photo.outcomes.contains(version)) photo.shown = version;
     }
@@ -217,21 +222,16 @@ class RandomOperationsTest : public LabelFixture {
     ASSERT_TRUE(written) << written.error().message;
   }
 
-  void SwitchOne() {
-    if (versions_.empty()) return;
-    const int64_t version = versions_[static_cast<size_t>(Pick(std::ssize(versions_)))];
+  int64_t PickVersion() { return versions_[static_cast<size_t>(Pick(std::ssize(versions_)))]; }
+  std::set<std::string> PickPresent() {
     std::set<std::string> present;
     for (const auto& store : kStores) {
       if (Pick(2) == 0) present.insert(store);
     }
-    const auto report = db_->Switch(version, present);
-    ASSERT_EQ(report.has_value(), model_.MaySwitch(version, present));
-    if (!report) {
-      ASSERT_EQ(report.error().code, ErrorCode::kFailedPrecondition);
-      return;
-    }
-    model_.Switch(version);
-    ++switches_;
+    return present;
+  }
+
+  void ExpectReport(const SwitchReport& report, int64_t version) {
     SwitchReport expected;
     for (const auto& [seed, photo] : model_.photos) {
       if (!photo.Present()) continue;
@@ -242,23 +242,71 @@ class RandomOperationsTest : public LabelFixture {
         ++(outcome->second.label.empty() ? expected.failed : expected.labelled);
       }
     }
-    EXPECT_EQ(report->labelled, expected.labelled);
-    EXPECT_EQ(report->failed, expected.failed);
-    EXPECT_EQ(report->pending, expected.pending);
+    EXPECT_EQ(report.labelled, expected.labelled);
+    EXPECT_EQ(report.failed, expected.failed);
+    EXPECT_EQ(report.pending, expected.pending);
+  }
+
+  void CompleteOne() {
+    if (versions_.empty()) return;
+    const int64_t version = PickVersion();
+    const auto present = PickPresent();
+    const auto report = db_->Complete(version, present);
+    ASSERT_EQ(report.has_value(), model_.Covers(version, present));
+    if (!report) return;
+    model_.complete.insert(version);
+    ExpectReport(*report, version);
+  }
+
+  void SwitchOneAtOnce() {
+    if (versions_.empty()) return;
+    const int64_t version = PickVersion();
+    const auto report = db_->SwitchAtOnce(version);
+    ASSERT_EQ(report.has_value(), model_.complete.contains(version));
+    if (!report) return;
+    model_.Switch(version);
+    RememberServed();
+    ++switches_at_once_;
+    ExpectReport(*report, version);
+  }
+
+  void SwitchOne() {
+    if (versions_.empty()) return;
+    const int64_t version = PickVersion();
+    const auto present = PickPresent();
+    const auto report = db_->Switch(version, present);
+    ASSERT_EQ(report.has_value(), model_.MaySwitch(version, present));
+    if (!report) {
+      ASSERT_EQ(report.error().code, ErrorCode::kFailedPrecondition);
+      return;
+    }
+    model_.Switch(version);
+    ++switches_;
+    RememberServed();
+    ExpectReport(*report, version);
     ASSERT_TRUE(db_->DropOldOutcomes({}));
     ForgetPruned();
+  }
+
+  void RememberServed() {
+    if (last_served_.empty() || last_served_.back() != *model_.serving) {
+      last_served_.push_back(*model_.serving);
+    }
+  }
+
+  int64_t CountOutcomes(int64_t version) {
+    return std::ranges::count_if(
+        model_.photos, [&](const auto& item) { return item.second.outcomes.contains(version); });
   }
 
   // The outcomes that the documentation allows to be dropped: of versions that readers neither see
   // nor saw last, where no photo shows them.
   void ForgetPruned() {
-    if (last_served_.empty() || last_served_.back() != *model_.serving) {
-      last_served_.push_back(*model_.serving);
-    }
     for (const int64_t version : versions_) {
       const auto state = db_->GetVersion(version)->state;
       const bool last = last_served_.size() > 1 && last_served_[last_served_.size() - 2] == version;
       if (state != VersionState::kRetired || last) continue;
+      if (CountOutcomes(version) > 0) model_.complete.erase(version);
       for (auto& [seed, photo] : model_.photos) {
         if (photo.shown != version) photo.outcomes.erase(version);
       }
@@ -320,6 +368,26 @@ class RandomOperationsTest : public LabelFixture {
     EXPECT_EQ(hits, expected) << name;
   }
 
+  void CheckVersionSearch(const std::string& name) {
+    if (versions_.empty()) return;
+    const int64_t version = PickVersion();
+    const auto found = db_->SearchVersion(version, name, 100);
+    ASSERT_EQ(found.has_value(), model_.complete.contains(version));
+    if (!found) return;
+    std::map<photo::PhotoId, double> expected, hits;
+    for (const auto& [seed, photo] : model_.photos) {
+      const auto outcome = photo.outcomes.find(version);
+      if (!photo.Present() || outcome == photo.outcomes.end()) continue;
+      if (outcome->second.label == name) expected[IdOf(seed)] = outcome->second.confidence;
+    }
+    for (const auto& hit : *found) {
+      EXPECT_EQ(hit.version, version);
+      hits[hit.id] = hit.confidence;
+    }
+    EXPECT_EQ(hits, expected) << name;
+    EXPECT_TRUE(std::ranges::is_sorted(*found, std::ranges::greater(), &PhotoLabel::confidence));
+  }
+
   void CheckCounts() {
     LabelCounts expected;
     std::map<std::string, int64_t> by_store;
@@ -357,12 +425,48 @@ class RandomOperationsTest : public LabelFixture {
         if (!has && photo.Present()) missing.insert(IdOf(seed));
       }
       EXPECT_EQ(*db_->CountOutcomes(version), outcomes) << "version " << version;
+      EXPECT_EQ(db_->GetVersion(version)->is_complete, model_.complete.contains(version))
+          << "version " << version;
       std::set<photo::PhotoId> found;
       const auto without = db_->WithoutOutcome(version, 0, 1000);
       ASSERT_TRUE(without);
       for (const auto& photo : *without) found.insert(photo.id);
       EXPECT_EQ(found, missing) << "version " << version;
     }
+  }
+
+  void CheckComparison() {
+    if (versions_.empty()) return;
+    const int64_t first = PickVersion();
+    const int64_t second = PickVersion();
+    const auto compared = db_->Compare(first, second, 3);
+    ASSERT_EQ(compared.has_value(), CountOutcomes(first) > 0 && CountOutcomes(second) > 0);
+    if (!compared) return;
+    VersionComparison expected;
+    for (const auto& [seed, photo] : model_.photos) {
+      if (!photo.Present()) continue;
+      const auto a = photo.outcomes.find(first);
+      const auto b = photo.outcomes.find(second);
+      const bool in_first = a != photo.outcomes.end();
+      const bool in_second = b != photo.outcomes.end();
+      if (in_first && !in_second) ++expected.only_first;
+      if (!in_first && in_second) ++expected.only_second;
+      if (!in_first || !in_second) continue;
+      ++(a->second.label == b->second.label ? expected.same : expected.changed);
+      const std::string user = photo.UserLabel();
+      if (user.empty()) continue;
+      ++expected.all.photos;
+      expected.all.first_right += a->second.label == user ? 1 : 0;
+      expected.all.second_right += b->second.label == user ? 1 : 0;
+    }
+    EXPECT_EQ(compared->same, expected.same);
+    EXPECT_EQ(compared->changed, expected.changed);
+    EXPECT_EQ(compared->only_first, expected.only_first);
+    EXPECT_EQ(compared->only_second, expected.only_second);
+    EXPECT_EQ(compared->all.photos, expected.all.photos);
+    EXPECT_EQ(compared->all.first_right, expected.all.first_right);
+    EXPECT_EQ(compared->all.second_right, expected.all.second_right);
+    EXPECT_EQ(std::ssize(compared->examples), std::min<int64_t>(3, expected.changed));
   }
 
   void CheckTraining() {
@@ -390,9 +494,11 @@ class RandomOperationsTest : public LabelFixture {
       CheckSearch(name, std::nullopt);
       CheckSearch(name, LabelSource::kUser);
       CheckSearch(name, LabelSource::kModel);
+      CheckVersionSearch(name);
     }
     CheckCounts();
     CheckVersions();
+    CheckComparison();
     CheckTraining();
   }
 
@@ -402,7 +508,7 @@ class RandomOperationsTest : public LabelFixture {
     for (const auto& store : kStores) ASSERT_TRUE(db_->ApplyChanges(store, {}));
     for (int step = 0; step < steps && !HasFailure(); ++step) {
       SCOPED_TRACE("seed " + std::to_string(seed) + " step " + std::to_string(step));
-      const int64_t what = Pick(20);
+      const int64_t what = Pick(22);
       if (what < 9) {
         StoreChange();
       } else if (what < 14) {
@@ -411,6 +517,10 @@ class RandomOperationsTest : public LabelFixture {
         SwitchOne();
       } else if (what < 18) {
         Correct();
+      } else if (what == 20) {
+        CompleteOne();
+      } else if (what == 21) {
+        SwitchOneAtOnce();
       } else if (what == 18 && versions_.size() < 6) {
         versions_.push_back(MakeVersion(kClasses));
         ASSERT_TRUE(db_->MarkDistributed(versions_.back()));
@@ -430,6 +540,7 @@ class RandomOperationsTest : public LabelFixture {
   std::vector<Deleted> deleted_;
   int64_t lives_ = 0;
   int switches_ = 0;
+  int switches_at_once_ = 0;
 };
 
 class RandomOperations : public RandomOperationsTest, public testing::WithParamInterface<int> {};
@@ -437,6 +548,7 @@ class RandomOperations : public RandomOperationsTest, public testing::WithParamI
 TEST_P(RandomOperations, AgreeWithThePlainModel) {
   Run(static_cast<uint64_t>(GetParam()), 600);
   EXPECT_GT(switches_, 0);
+  EXPECT_GT(switches_at_once_, 0);
 }
 
 INSTANTIATE_TEST_SUITE_P(Seeds, RandomOperations, testing::Range(1, 9));

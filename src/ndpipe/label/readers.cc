@@ -66,6 +66,18 @@ class HitCollector {
         outranked);
   }
 
+  // All photos that `version` gives the label.
+  Status OfVersion(sqlite::Database& db, int64_t version, int64_t limit) {
+    return db.Query(
+        "SELECT p.number, p.id, h.confidence FROM hit h CROSS JOIN photo p ON p.number = h.photo "
+        "WHERE h.version = ?1 AND h.label = ?2 AND p.present > 0 ORDER BY h.confidence DESC, p.id "
+        "LIMIT ?3",
+        [&](const sqlite::Statement& row) {
+          Append(row, LabelSource::kModel, version, row.Real(2));
+        },
+        version, label_, limit);
+  }
+
   std::vector<PhotoLabel> Take(int64_t limit) {
     std::ranges::sort(hits_, [](const PhotoLabel& a, const PhotoLabel& b) {
       return a.confidence != b.confidence ? a.confidence > b.confidence : a.id < b.id;
@@ -138,6 +150,29 @@ Result<std::vector<PhotoLabel>> LabelDatabase::Search(const std::string& label,
                                                       int64_t limit) {
   NDP_RETURN_IF_ERROR(CheckLimit(limit));
   return impl_->Read([&](sqlite::Database& db) { return FindHits(db, label, source, limit); });
+}
+
+Result<std::vector<PhotoLabel>> LabelDatabase::SearchVersion(int64_t version,
+                                                             const std::string& label,
+                                                             int64_t limit) {
+  NDP_RETURN_IF_ERROR(CheckLimit(limit));
+  return impl_->Read([&](sqlite::Database& db) -> Result<std::vector<PhotoLabel>> {
+    NDP_ASSIGN(const VersionRow row, LoadVersion(db, version));
+    if (!row.is_complete) {
+      return Fail(ErrorCode::kFailedPrecondition,
+                  "model version " + std::to_string(version) +
+                      " has no complete set of labels to search: relabel with it first, with or "
+                      "without --no-switch");
+    }
+    NDP_ASSIGN(const auto label_id, FindLabelId(db, label));
+    if (!label_id) return std::vector<PhotoLabel>();
+    HitCollector hits(label, *label_id);
+    NDP_RETURN_IF_ERROR(hits.OfVersion(db, version, limit));
+    NDP_RETURN_IF_ERROR(hits.Finish());
+    auto found = hits.Take(limit);
+    NDP_RETURN_IF_ERROR(ReadPlaces(db, found));
+    return found;
+  });
 }
 
 Result<std::vector<PhotoFailure>> LabelDatabase::Failures(int64_t limit) {

@@ -129,7 +129,20 @@ UPDATE version SET indexed_to = 9223372036854775807 WHERE state IN (2, 3);
 DROP INDEX outcome_label;
 )sql";
 
-constexpr const char* kMigrations[] = {kSchema1, kSchema2};
+// What is served at once (a set of outcomes that is complete and kept), how a tail was made, and
+// what its distribution took. Versions that serve, and the one that readers saw before, are
+// complete: they were switched to, and their outcomes are not dropped.
+constexpr const char* kSchema3 = R"sql(
+ALTER TABLE version ADD COLUMN complete INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE version ADD COLUMN base INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE version ADD COLUMN delta_bits INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE version ADD COLUMN sent_bytes INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE version ADD COLUMN full_sends INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE version ADD COLUMN delta_sends INTEGER NOT NULL DEFAULT 0;
+UPDATE version SET complete = 1 WHERE state = 2 OR number IN (SELECT previous FROM meta);
+)sql";
+
+constexpr const char* kMigrations[] = {kSchema1, kSchema2, kSchema3};
 
 }  // namespace
 

@@ -101,7 +101,11 @@ Status MoveStates(sqlite::Database& db, const VersionRow& version) {
       db.Run("UPDATE version SET state = ?1 WHERE state = ?2 AND backbone = ?3 AND number <> ?4",
              static_cast<int>(VersionState::kRetired), static_cast<int>(VersionState::kServing),
              std::span<const uint8_t>(version.backbone.bytes), version.number));
-  return SetVersionState(db, version.number, VersionState::kServing);
+  return MoveVersion(db, version, VersionState::kServing);
+}
+
+Status SetComplete(sqlite::Database& db, int64_t version, bool is_complete) {
+  return db.Run("UPDATE version SET complete = ?2 WHERE number = ?1", version, is_complete);
 }
 
 Result<SwitchReport> Report(sqlite::Database& db, int64_t number) {
@@ -112,25 +116,32 @@ Result<SwitchReport> Report(sqlite::Database& db, int64_t number) {
   return report;
 }
 
+// In the transaction of a switch, or of what makes one possible. `uncovered` is brought up to date.
+Status CheckAndComplete(sqlite::Database& db, const VersionRow& version, Uncovered& uncovered,
+                        const std::set<std::string>& present_stores) {
+  if (version.state == VersionState::kStaged) {
+    return Fail(
+        ErrorCode::kFailedPrecondition,
+        "model version " + std::to_string(version.number) +
+            " is staged and cannot become serving: distribute it to the PipeStores first, by "
+            "a relabel");
+  }
+  // Photos that came since the scan have larger numbers; no outcome was lost since.
+  NDP_RETURN_IF_ERROR(DropCovered(db, version.number, uncovered));
+  NDP_RETURN_IF_ERROR(ScanUncovered(db, version, uncovered));
+  NDP_RETURN_IF_ERROR(CheckCoverage(db, version.number, uncovered, present_stores));
+  // Outcomes that came since the index was filled.
+  NDP_RETURN_IF_ERROR(ExtendIndex(db, version.number, kAllPhotos));
+  return SetComplete(db, version.number, true);
+}
+
 Result<SwitchReport> SwitchReaders(sqlite::Database& db, int64_t number, Uncovered uncovered,
                                    const std::set<std::string>& present_stores) {
   NDP_ASSIGN(const VersionRow version, LoadVersion(db, number));
   NDP_ASSIGN(const ReaderVersions readers, LoadReaderVersions(db));
   if (readers.serving == number) return Report(db, number);
-  if (version.state == VersionState::kStaged) {
-    return Fail(ErrorCode::kFailedPrecondition,
-                "model version " + std::to_string(number) + " is " +
-                    std::string(VersionStateName(version.state)) + " and cannot become " +
-                    std::string(VersionStateName(VersionState::kServing)) +
-                    ": distribute it to the PipeStores first");
-  }
-  // Photos that came since the scan have larger numbers; no outcome was lost since.
-  NDP_RETURN_IF_ERROR(DropCovered(db, number, uncovered));
-  NDP_RETURN_IF_ERROR(ScanUncovered(db, version, uncovered));
-  NDP_RETURN_IF_ERROR(CheckCoverage(db, number, uncovered, present_stores));
+  NDP_RETURN_IF_ERROR(CheckAndComplete(db, version, uncovered, present_stores));
   NDP_RETURN_IF_ERROR(MovePins(db, number, readers.serving, uncovered));
-  // Outcomes that came since the index was filled.
-  NDP_RETURN_IF_ERROR(ExtendIndex(db, number, kAllPhotos));
   NDP_RETURN_IF_ERROR(MoveStates(db, version));
   NDP_RETURN_IF_ERROR(db.Run("UPDATE meta SET previous = serving, serving = ?1", number));
   return Report(db, number);
@@ -176,6 +187,7 @@ Status DeletePruned(sqlite::Database& db, const VersionRow& version,
 // When no photo shows the version, its index goes in sorted runs before its outcomes, not hit by
 // hit with them.
 Status StartPruning(sqlite::Database& db, int64_t version) {
+  NDP_RETURN_IF_ERROR(SetComplete(db, version, false));
   NDP_ASSIGN(const auto shown,
              db.QueryInt("SELECT 1 FROM photo WHERE pinned = ?1 LIMIT 1", version));
   if (shown) return {};
@@ -255,6 +267,32 @@ Result<SwitchReport> LabelDatabase::Switch(int64_t version,
   return impl_->Write([&](sqlite::Database& db) {
     return SwitchReaders(db, version, std::move(uncovered), present_stores);
   });
+}
+
+Result<SwitchReport> LabelDatabase::Complete(int64_t number,
+                                             const std::set<std::string>& present_stores) {
+  std::lock_guard lock(impl_->switch_mutex);
+  NDP_ASSIGN(Uncovered uncovered, impl_->PrepareSwitch(number));
+  return impl_->Write([&](sqlite::Database& db) -> Result<SwitchReport> {
+    NDP_ASSIGN(const VersionRow version, LoadVersion(db, number));
+    NDP_RETURN_IF_ERROR(CheckAndComplete(db, version, uncovered, present_stores));
+    return Report(db, number);
+  });
+}
+
+Result<SwitchReport> LabelDatabase::SwitchAtOnce(int64_t number) {
+  std::lock_guard lock(impl_->switch_mutex);
+  NDP_ASSIGN(const VersionRow version,
+             impl_->Read([&](sqlite::Database& db) { return LoadVersion(db, number); }));
+  // What is complete stays so as long as no switch begins and nothing is dropped.
+  if (!version.is_complete) {
+    return Fail(ErrorCode::kFailedPrecondition,
+                "model version " + std::to_string(number) +
+                    " has no complete set of labels to switch to: relabel with it first");
+  }
+  NDP_ASSIGN(Uncovered uncovered, impl_->PrepareSwitch(number));
+  return impl_->Write(
+      [&](sqlite::Database& db) { return SwitchReaders(db, number, std::move(uncovered), {}); });
 }
 
 Status LabelDatabase::DropOldOutcomes(const std::stop_token& stop) {

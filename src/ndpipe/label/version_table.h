@@ -16,11 +16,13 @@ struct VersionRow {
   int64_t present_labelled = 0;
   int64_t present_failed = 0;
   int64_t indexed_to = 0;  // search_index.h
+  bool is_complete = false;
 };
 
 // kNotFound.
 Result<VersionRow> LoadVersion(sqlite::Database& db, int64_t number);
-Status SetVersionState(sqlite::Database& db, int64_t number, VersionState state);
+// To the same state: nothing to do. kFailedPrecondition: not a legal transition.
+Status MoveVersion(sqlite::Database& db, const VersionRow& version, VersionState to);
 
 // The version that readers see, and the one that they saw before it.
 struct ReaderVersions {

@@ -12,7 +12,8 @@ std::unexpected<Error> NoSuchVersion(int64_t number) {
 }
 
 constexpr std::string_view kColumns =
-    "SELECT number, backbone, cut, tail, state, created_us, job FROM version ";
+    "SELECT number, backbone, cut, tail, state, created_us, job, base, delta_bits, complete, "
+    "sent_bytes, full_sends, delta_sends FROM version ";
 
 // The row without its classes.
 Result<ModelVersion> ReadVersionRow(const sqlite::Statement& row) {
@@ -24,6 +25,12 @@ Result<ModelVersion> ReadVersionRow(const sqlite::Statement& row) {
   version.state = static_cast<VersionState>(row.Int(4));
   version.created_us = row.Int(5);
   version.job = row.Int(6);
+  version.base = row.Int(7);
+  version.delta_bits = static_cast<int>(row.Int(8));
+  version.is_complete = row.Int(9) != 0;
+  version.sent_bytes = row.Int(10);
+  version.full_sends = row.Int(11);
+  version.delta_sends = row.Int(12);
   return version;
 }
 
@@ -70,12 +77,26 @@ std::string_view VersionStateName(VersionState state) {
   return "unknown";
 }
 
+bool IsLegal(VersionState from, VersionState to) {
+  switch (to) {
+    case VersionState::kStaged:
+      return false;
+    case VersionState::kDistributed:
+      return from == VersionState::kStaged;
+    case VersionState::kServing:
+      return from == VersionState::kDistributed || from == VersionState::kRetired;
+    case VersionState::kRetired:
+      return from == VersionState::kServing;
+  }
+  return false;
+}
+
 Result<VersionRow> LoadVersion(sqlite::Database& db, int64_t number) {
   std::optional<VersionRow> version;
   std::optional<Error> damage;
   NDP_RETURN_IF_ERROR(db.Query(
-      "SELECT state, backbone, outcomes, present_labelled, present_failed, indexed_to FROM version "
-      "WHERE number = ?1",
+      "SELECT state, backbone, outcomes, present_labelled, present_failed, indexed_to, "
+      "complete FROM version WHERE number = ?1",
       [&](const sqlite::Statement& row) {
         auto backbone = Hash256::FromBytes(row.Blob(1));
         if (!backbone) {
@@ -88,7 +109,8 @@ Result<VersionRow> LoadVersion(sqlite::Database& db, int64_t number) {
                              .outcomes = row.Int(2),
                              .present_labelled = row.Int(3),
                              .present_failed = row.Int(4),
-                             .indexed_to = row.Int(5)};
+                             .indexed_to = row.Int(5),
+                             .is_complete = row.Int(6) != 0};
       },
       number));
   if (damage) return std::unexpected(*std::move(damage));
@@ -96,8 +118,19 @@ Result<VersionRow> LoadVersion(sqlite::Database& db, int64_t number) {
   return *version;
 }
 
-Status SetVersionState(sqlite::Database& db, int64_t number, VersionState state) {
-  return db.Run("UPDATE version SET state = ?2 WHERE number = ?1", number, static_cast<int>(state));
+Status MoveVersion(sqlite::Database& db, const VersionRow& version, VersionState to) {
+  if (version.state == to) return {};
+  if (!IsLegal(version.state, to)) {
+    return Fail(ErrorCode::kFailedPrecondition,
+                "model version " + std::to_string(version.number) + " is " +
+                    std::string(VersionStateName(version.state)) + " and cannot become " +
+                    std::string(VersionStateName(to)) +
+                    (version.state == VersionState::kStaged
+                         ? ": distribute it to the PipeStores first, by a relabel"
+                         : ""));
+  }
+  return db.Run("UPDATE version SET state = ?2 WHERE number = ?1", version.number,
+                static_cast<int>(to));
 }
 
 Result<ReaderVersions> LoadReaderVersions(sqlite::Database& db) {
@@ -116,11 +149,12 @@ Result<int64_t> LabelDatabase::CreateVersion(const ModelVersion& version) {
   }
   return impl_->Write([&](sqlite::Database& db) -> Result<int64_t> {
     NDP_RETURN_IF_ERROR(db.Run(
-        "INSERT INTO version(backbone, cut, tail, state, created_us, job) VALUES (?1, ?2, ?3, ?4, "
-        "?5, ?6)",
+        "INSERT INTO version(backbone, cut, tail, state, created_us, job, base, delta_bits) VALUES "
+        "(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
         std::span<const uint8_t>(version.backbone.bytes), version.cut,
         std::span<const uint8_t>(version.tail.bytes), static_cast<int>(VersionState::kStaged),
-        version.created_us != 0 ? version.created_us : NowUtcUs(), version.job));
+        version.created_us != 0 ? version.created_us : NowUtcUs(), version.job, version.base,
+        version.delta_bits));
     const int64_t number = db.LastInsertRowid();
     int64_t class_index = 0;
     for (const LabelId label : version.classes) {
@@ -155,7 +189,7 @@ Status LabelDatabase::MarkDistributed(int64_t number) {
   return impl_->Write([&](sqlite::Database& db) -> Status {
     NDP_ASSIGN(const VersionRow version, LoadVersion(db, number));
     if (version.state != VersionState::kStaged) return {};
-    return SetVersionState(db, number, VersionState::kDistributed);
+    return MoveVersion(db, version, VersionState::kDistributed);
   });
 }
 
@@ -163,6 +197,23 @@ Result<std::optional<int64_t>> LabelDatabase::ServingVersion() {
   return impl_->Read([&](sqlite::Database& db) -> Result<std::optional<int64_t>> {
     NDP_ASSIGN(const auto versions, LoadReaderVersions(db));
     return versions.serving;
+  });
+}
+
+Result<std::optional<int64_t>> LabelDatabase::PreviousVersion() {
+  return impl_->Read([&](sqlite::Database& db) -> Result<std::optional<int64_t>> {
+    NDP_ASSIGN(const auto versions, LoadReaderVersions(db));
+    return versions.previous;
+  });
+}
+
+Status LabelDatabase::CountSent(const Hash256& tail, int64_t num_bytes, bool is_delta) {
+  return impl_->Write([&](sqlite::Database& db) -> Status {
+    return db.Run(
+        "UPDATE version SET sent_bytes = sent_bytes + ?2, full_sends = full_sends + ?3, "
+        "delta_sends = delta_sends + ?4 WHERE number = (SELECT max(number) FROM version WHERE tail "
+        "= ?1)",
+        std::span<const uint8_t>(tail.bytes), num_bytes, is_delta ? 0 : 1, is_delta ? 1 : 0);
   });
 }
 
