@@ -6,6 +6,7 @@
 #include "ndpipe/cli/local_model.h"
 #include "ndpipe/cli/output.h"
 #include "ndpipe/cli/remote.h"
+#include "ndpipe/cli/version_commands.h"
 #include "ndpipe/engine/torch/graph_executor.h"
 #include "ndpipe/model/backbone_graph.h"
 
@@ -21,11 +22,12 @@ struct Flags {
 
 void PrintVersions(const std::vector<rpc::VersionStatus>& versions) {
   std::vector<std::vector<std::string>> rows = {
-      {"version", "state", "backbone", "cut", "classes", "tail", "model", "made by"}};
+      {"version", "state", "backbone", "cut", "classes", "tail", "sent", "model", "made by"}};
   for (const auto& version : versions) {
     rows.push_back({std::to_string(version.number), version.state, version.backbone_name,
                     version.cut, std::to_string(version.num_classes),
-                    FormatBytes(version.tail_bytes), FormatBytes(version.model_bytes),
+                    FormatBytes(version.tail_bytes), FormatBytes(version.sent_bytes),
+                    FormatBytes(version.model_bytes),
                     version.job == 0 ? "import" : fmt::format("job {}", version.job)});
   }
   PrintTable(rows);
@@ -101,7 +103,7 @@ Status ListCuts(const Flags& flags) {
 void DeclareModels(CLI::App& app, Invocation& invocation) {
   auto flags = std::make_shared<Flags>();
   CLI::App* models =
-      app.add_subcommand("models", "list model versions, add a backbone, or list its cuts");
+      app.add_subcommand("models", "list, serve, compare or export model versions, add a backbone");
   models->fallthrough();
   DeclareRemoteFlags(*models, flags->remote);
   models->callback([flags, &invocation] {
@@ -112,6 +114,7 @@ void DeclareModels(CLI::App& app, Invocation& invocation) {
   add->add_option("--manifest", flags->manifest,
                   "its manifest; not given: manifest.json beside the file");
   add->callback([flags, &invocation] { invocation.run = [flags] { return Add(*flags); }; });
+  DeclareVersionCommands(*models, {flags, &flags->remote}, invocation);
   CLI::App* cuts =
       models->add_subcommand("cuts", "where a model can be cut, and what each cut costs");
   cuts->add_option("MODEL", flags->model, "an ONNX file, its folder, or a known name")->required();

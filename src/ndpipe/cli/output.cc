@@ -74,7 +74,53 @@ Json ToJson(const rpc::VersionStatus& version) {
           {"tail_bytes", version.tail_bytes},
           {"model_bytes", version.model_bytes},
           {"job", NumberOrNull(version.job)},
-          {"created", TimeOrNull(version.created_us)}};
+          {"created", TimeOrNull(version.created_us)},
+          {"base", NumberOrNull(version.base)},
+          {"delta_bits", version.delta_bits},
+          {"complete", version.is_complete},
+          {"sent_bytes", version.sent_bytes},
+          {"full_sends", version.full_sends},
+          {"delta_sends", version.delta_sends}};
+}
+
+Json ToJson(const rpc::ServeReport& report) {
+  return {{"version", report.version},       {"serves", report.serves},
+          {"job", NumberOrNull(report.job)}, {"labelled", report.labelled},
+          {"failed", report.failed},         {"pending", report.pending}};
+}
+
+Json ToJson(const rpc::VersionComparison& comparison) {
+  const auto accuracy = [](const rpc::AccuracyComparison& from) -> Json {
+    return {{"photos", from.photos},
+            {"first_right", from.first_right},
+            {"second_right", from.second_right}};
+  };
+  Json classes = Json::array();
+  for (const auto& row : comparison.classes) {
+    classes.push_back(
+        {{"label", row.label}, {"first", row.first}, {"second", row.second}, {"both", row.both}});
+  }
+  Json examples = Json::array();
+  for (const auto& photo : comparison.examples) {
+    examples.push_back(
+        {{"photo", photo.photo_id},
+         {"first", photo.first.empty() ? Json(nullptr) : Json(photo.first)},
+         {"first_confidence", photo.first_confidence},
+         {"second", photo.second.empty() ? Json(nullptr) : Json(photo.second)},
+         {"second_confidence", photo.second_confidence},
+         {"user_label", photo.user_label.empty() ? Json(nullptr) : Json(photo.user_label)},
+         {"store", photo.store},
+         {"path", photo.path},
+         {"origin", photo.origin}});
+  }
+  return {{"same", comparison.same},
+          {"changed", comparison.changed},
+          {"only_first", comparison.only_first},
+          {"only_second", comparison.only_second},
+          {"user_labelled", accuracy(comparison.all)},
+          {"unseen", accuracy(comparison.unseen)},
+          {"classes", std::move(classes)},
+          {"examples", std::move(examples)}};
 }
 
 Json ToJson(const rpc::SearchHit& hit) {

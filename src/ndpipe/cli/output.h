@@ -16,6 +16,8 @@ Json ToJson(const rpc::StoreStatus& store);
 Json ToJson(const rpc::JobStatus& job);
 Json ToJson(const rpc::ClusterStatus& status);
 Json ToJson(const rpc::VersionStatus& version);
+Json ToJson(const rpc::ServeReport& report);
+Json ToJson(const rpc::VersionComparison& comparison);
 Json ToJson(const rpc::SearchHit& hit);
 Json ToJson(const rpc::FailedPhoto& photo);
 

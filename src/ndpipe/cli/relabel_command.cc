@@ -27,6 +27,12 @@ Status Run(const Flags& flags, const std::stop_token& stop) {
     PrintJson(ToJson(job));
   } else if (flags.no_wait) {
     fmt::print("relabel job {0} is queued; follow it with: ndpipe jobs wait {0}\n", id);
+  } else if (job.state == "done" && flags.request.no_switch) {
+    fmt::print(
+        "model version {0} is complete: {1} photos labelled, {2} failed; readers switch to it "
+        "with: "
+        "ndpipe models serve {0}\n",
+        job.version, job.done - job.failed, job.failed);
   } else if (job.state == "done") {
     fmt::print("model version {} serves: {} photos labelled, {} failed\n", job.version,
                job.done - job.failed, job.failed);
@@ -41,7 +47,7 @@ void DeclareRelabel(CLI::App& app, Invocation& invocation) {
   CLI::App* command = app.add_subcommand(
       "relabel", "label every photo with a model version; readers switch when all are done");
   DeclareRemoteFlags(*command, flags->remote);
-  command->add_option("--model-version", flags->request.version, "0: the newest")
+  command->add_option("--model-version,--version", flags->request.version, "0: the newest")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   command->add_option("--precision", flags->request.precision, "of the body: fp32, bf16")
@@ -51,6 +57,8 @@ void DeclareRelabel(CLI::App& app, Invocation& invocation) {
       ->add_option("--on-loss", flags->request.on_loss, "when a PipeStore is lost: wait, continue")
       ->check(CLI::IsMember({"wait", "continue"}))
       ->capture_default_str();
+  command->add_flag("--no-switch", flags->request.no_switch,
+                    "only make and keep the labels, beside those that readers see");
   command->add_flag("--no-wait", flags->no_wait, "return as soon as the job is queued");
   command->callback([flags, &invocation] {
     invocation.run = [flags, &invocation] { return Run(*flags, invocation.stop); };

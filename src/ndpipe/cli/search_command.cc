@@ -62,6 +62,11 @@ void DeclareSearch(CLI::App& app, Invocation& invocation) {
   command->add_option("--source", flags->request.source, "whose label: any, user, model")
       ->check(CLI::IsMember({"any", "user", "model"}))
       ->capture_default_str();
+  command
+      ->add_option("--model-version", flags->request.version,
+                   "search what this version says, whether or not readers see it")
+      ->check(CLI::PositiveNumber)
+      ->excludes(failed);
   command->add_option("--limit", flags->request.limit, "at most so many photos")
       ->check(CLI::Range(1, 100000))
       ->capture_default_str();

@@ -12,7 +12,6 @@ namespace ndpipe::pipestore {
 namespace {
 
 constexpr size_t kMaxManifestBytes = size_t{16} << 20;
-constexpr size_t kMaxTailBytes = size_t{1} << 30;
 
 // What a daemon that was killed while it fetched has left.
 void RemovePartialFiles(const std::filesystem::path& folder) {
@@ -27,20 +26,20 @@ void RemovePartialFiles(const std::filesystem::path& folder) {
 }  // namespace
 
 ModelCache::ModelCache(std::filesystem::path folder, model::BackboneFolder backbones,
-                       std::string device, int num_threads)
+                       TailFiles tails, std::string device, int num_threads)
     : folder_(std::move(folder)),
       backbones_(std::move(backbones)),
+      tails_(std::move(tails)),
       device_(std::move(device)),
       num_threads_(num_threads) {}
 
 Result<ModelCache> ModelCache::Open(const std::filesystem::path& folder, std::string device,
                                     int num_threads) {
-  NDP_RETURN_IF_ERROR(MakeFolders(folder / "tails"));
   NDP_RETURN_IF_ERROR(MakeFolders(folder / "compiled"));
   RemovePartialFiles(folder);
-  RemovePartialFiles(folder / "tails");
+  NDP_ASSIGN(auto tails, TailFiles::Open(folder / "tails"));
   NDP_ASSIGN(auto backbones, model::BackboneFolder::Open(folder / "backbones"));
-  return ModelCache(folder, std::move(backbones), std::move(device), num_threads);
+  return ModelCache(folder, std::move(backbones), std::move(tails), std::move(device), num_threads);
 }
 
 Result<ModelCache::Loaded> ModelCache::Load(const rpc::Assignment& assignment,
@@ -107,13 +106,7 @@ Result<ModelCache::Body*> ModelCache::LoadBody(const rpc::Assignment& assignment
 Result<std::unique_ptr<engine::TailEngine>> ModelCache::LoadTail(const rpc::Assignment& assignment,
                                                                  rpc::StoreLinkClient& tuner,
                                                                  std::stop_token stop) {
-  const auto file = folder_ / "tails" / (assignment.tail.Hex() + ".safetensors");
-  auto kept = Sha256::OfFile(file);
-  if (!kept || *kept != assignment.tail) {
-    NDP_RETURN_IF_ERROR(tuner.FetchFile(rpc::FileKind::kTail, assignment.tail, file, stop));
-  }
-  NDP_ASSIGN(const auto bytes, ReadFile(file, kMaxTailBytes));
-  NDP_ASSIGN(const auto tail, model::ParseTail(bytes));
+  NDP_ASSIGN(const auto tail, tails_.Load(assignment.tail, tuner, stop));
   if (tail.backbone != assignment.backbone || tail.cut != assignment.cut) {
     return Fail(ErrorCode::kInvalidArgument,
                 fmt::format("the tail of model version {} belongs to another backbone or cut",

@@ -12,6 +12,7 @@
 #include "ndpipe/base/result.h"
 #include "ndpipe/engine/engine.h"
 #include "ndpipe/model/backbone.h"
+#include "ndpipe/pipestore/tail_files.h"
 #include "ndpipe/rpc/store_link.h"
 
 namespace ndpipe::pipestore {
@@ -41,8 +42,8 @@ class ModelCache {
   };
   using BodyKey = std::tuple<Hash256, std::string, model::Precision>;
 
-  ModelCache(std::filesystem::path folder, model::BackboneFolder backbones, std::string device,
-             int num_threads);
+  ModelCache(std::filesystem::path folder, model::BackboneFolder backbones, TailFiles tails,
+             std::string device, int num_threads);
   Result<model::Backbone> FetchBackbone(const Hash256& hash, rpc::StoreLinkClient& tuner,
                                         std::stop_token stop);
   Result<Body*> LoadBody(const rpc::Assignment& assignment, rpc::StoreLinkClient& tuner,
@@ -53,6 +54,7 @@ class ModelCache {
 
   std::filesystem::path folder_;
   model::BackboneFolder backbones_;
+  TailFiles tails_;
   std::string device_;
   int num_threads_;
   std::map<BodyKey, Body> bodies_;

@@ -144,6 +144,12 @@ void ToWire(const VersionStatus& from, wire::VersionStatus& to) {
   to.set_model_bytes(from.model_bytes);
   to.set_job(from.job);
   to.set_created_us(from.created_us);
+  to.set_base(from.base);
+  to.set_delta_bits(from.delta_bits);
+  to.set_is_complete(from.is_complete);
+  to.set_sent_bytes(from.sent_bytes);
+  to.set_full_sends(from.full_sends);
+  to.set_delta_sends(from.delta_sends);
 }
 
 Result<VersionStatus> FromWire(const wire::VersionStatus& from) {
@@ -160,7 +166,13 @@ Result<VersionStatus> FromWire(const wire::VersionStatus& from) {
                        .tail_bytes = from.tail_bytes(),
                        .model_bytes = from.model_bytes(),
                        .job = from.job(),
-                       .created_us = from.created_us()};
+                       .created_us = from.created_us(),
+                       .base = from.base(),
+                       .delta_bits = from.delta_bits(),
+                       .is_complete = from.is_complete(),
+                       .sent_bytes = from.sent_bytes(),
+                       .full_sends = from.full_sends(),
+                       .delta_sends = from.delta_sends()};
 }
 
 void ToWire(const FinetuneRequest& from, wire::StartFinetuneRequest& to) {
@@ -198,27 +210,35 @@ void ToWire(const RelabelRequest& from, wire::StartRelabelRequest& to) {
   to.set_version(from.version);
   to.set_precision(CleanText(from.precision, kMaxIdBytes));
   to.set_on_loss(CleanText(from.on_loss, kMaxIdBytes));
+  to.set_no_switch(from.no_switch);
 }
 
 Result<RelabelRequest> FromWire(const wire::StartRelabelRequest& from) {
   NDP_RETURN_IF_ERROR(CheckCount(from.version(), "version"));
   NDP_RETURN_IF_ERROR(CheckText(from.precision(), kMaxIdBytes, "precision"));
   NDP_RETURN_IF_ERROR(CheckText(from.on_loss(), kMaxIdBytes, "on_loss"));
-  return RelabelRequest{
-      .version = from.version(), .precision = from.precision(), .on_loss = from.on_loss()};
+  return RelabelRequest{.version = from.version(),
+                        .precision = from.precision(),
+                        .on_loss = from.on_loss(),
+                        .no_switch = from.no_switch()};
 }
 
 void ToWire(const SearchRequest& from, wire::SearchRequest& to) {
   to.set_label(CleanText(from.label, kMaxTextBytes));
   to.set_source(CleanText(from.source, kMaxIdBytes));
   to.set_limit(from.limit);
+  to.set_version(from.version);
 }
 
 Result<SearchRequest> FromWire(const wire::SearchRequest& from) {
   NDP_RETURN_IF_ERROR(CheckText(from.label(), kMaxTextBytes, "label"));
   NDP_RETURN_IF_ERROR(CheckText(from.source(), kMaxIdBytes, "source"));
   NDP_RETURN_IF_ERROR(CheckRange(from.limit(), 1, kMaxSearchHits, "limit"));
-  return SearchRequest{.label = from.label(), .source = from.source(), .limit = from.limit()};
+  NDP_RETURN_IF_ERROR(CheckCount(from.version(), "version"));
+  return SearchRequest{.label = from.label(),
+                       .source = from.source(),
+                       .limit = from.limit(),
+                       .version = from.version()};
 }
 
 void ToWire(const SearchHit& from, wire::SearchResponse& to) {

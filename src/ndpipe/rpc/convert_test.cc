@@ -205,7 +205,8 @@ int ConvertAllKinds(const std::string& bytes) {
                     wire::FeatureBlock, wire::LabelBlock, wire::FetchFileRequest,
                     wire::GetStatusResponse, wire::JobStatus, wire::VersionStatus,
                     wire::StartFinetuneRequest, wire::StartRelabelRequest, wire::SearchRequest,
-                    wire::SearchResponse>(bytes);
+                    wire::SearchResponse, wire::ServeVersionResponse, wire::ComparisonCounts,
+                    wire::ClassComparison, wire::ChangedPhoto>(bytes);
 }
 
 TEST(Fuzz, RandomAndMutatedBytes) {

@@ -11,6 +11,7 @@
 
 #include "ndpipe/base/result.h"
 #include "ndpipe/rpc/security.h"
+#include "ndpipe/rpc/version_reports.h"
 
 namespace ndpipe::rpc {
 
@@ -71,6 +72,12 @@ struct VersionStatus {
   int64_t model_bytes = 0;
   int64_t job = 0;
   int64_t created_us = 0;
+  int64_t base = 0;          // the version whose quantised change its tail is; 0: none
+  int delta_bits = 0;        // of that change; 0: the tail is as it was trained
+  bool is_complete = false;  // readers can switch to it at once
+  int64_t sent_bytes = 0;    // for its distribution so far, over all PipeStores
+  int64_t full_sends = 0;    // PipeStores that were sent a full tail
+  int64_t delta_sends = 0;   // and a delta
 };
 
 struct FinetuneRequest {
@@ -89,12 +96,14 @@ struct RelabelRequest {
   int64_t version = 0;  // 0: the newest one
   std::string precision = "fp32";
   std::string on_loss = "wait";
+  bool no_switch = false;  // the labels are made and kept; readers stay with those that they see
 };
 
 struct SearchRequest {
   std::string label;
   std::string source = "any";  // "any", "user", "model"
   int64_t limit = 100;
+  int64_t version = 0;  // what this version says, whether or not readers see it; 0: what they see
 };
 struct SearchHit {
   std::string photo_id;
@@ -132,6 +141,15 @@ class Operator {
   virtual Result<int64_t> StartFinetune(
       const FinetuneRequest& request) = 0;  // the job's id, once it is durable
   virtual Result<int64_t> StartRelabel(const RelabelRequest& request) = 0;
+  // Readers switch to the version: at once when its outcomes are complete, else by a relabel.
+  virtual Result<ServeReport> ServeVersion(int64_t version) = 0;
+  // To the version that they saw before. kFailedPrecondition: there is none.
+  virtual Result<ServeReport> Rollback() = 0;
+  virtual Result<VersionComparison> CompareVersions(int64_t first, int64_t second,
+                                                    int64_t num_examples) = 0;
+  // Writes body and tail of the version as one ONNX file, durably; onnx_file is a path on the
+  // caller's machine.
+  virtual Status ExportModel(int64_t version, const std::filesystem::path& onnx_file) = 0;
   virtual Result<std::vector<SearchHit>> Search(const SearchRequest& request) = 0;
   virtual Result<std::vector<FailedPhoto>> ListFailures(int64_t limit) = 0;
   virtual Status SetUserLabel(const std::string& photo_id, const std::string& label) = 0;

@@ -19,6 +19,9 @@ namespace fs = std::filesystem;
 constexpr auto kCallTimeout = std::chrono::seconds(30);
 constexpr auto kSearchTimeout = std::chrono::minutes(5);
 constexpr auto kAddModelTimeout = std::chrono::minutes(60);
+constexpr auto kExportTimeout = std::chrono::minutes(60);
+// A switch fills the index for Search first, where no relabel has done it.
+constexpr auto kServeTimeout = std::chrono::minutes(10);
 
 class OperatorClient final : public Operator {
  public:
@@ -77,6 +80,22 @@ class OperatorClient final : public Operator {
     return response.job();
   }
 
+  Result<ServeReport> ServeVersion(int64_t version) override {
+    wire::ServeVersionRequest request;
+    request.set_version(version);
+    return Serve(request);
+  }
+
+  Result<ServeReport> Rollback() override {
+    wire::ServeVersionRequest request;
+    request.set_rollback(true);
+    return Serve(request);
+  }
+
+  Result<VersionComparison> CompareVersions(int64_t first, int64_t second,
+                                            int64_t num_examples) override;
+  Status ExportModel(int64_t version, const fs::path& onnx_file) override;
+
   Result<std::vector<SearchHit>> Search(const SearchRequest& from) override {
     wire::SearchRequest request;
     ToWire(from, request);
@@ -106,12 +125,20 @@ class OperatorClient final : public Operator {
   }
 
  private:
+  Result<ServeReport> Serve(const wire::ServeVersionRequest& request) {
+    wire::ServeVersionResponse response;
+    NDP_RETURN_IF_ERROR(
+        Call(&wire::Operator::Stub::ServeVersion, request, response, kServeTimeout));
+    return FromWire(response);
+  }
+
   template <typename Request, typename Response>
   Status Call(grpc::Status (wire::Operator::Stub::*method)(grpc::ClientContext*, const Request&,
                                                            Response*),
-              const std::type_identity_t<Request>& request, Response& response) {
+              const std::type_identity_t<Request>& request, Response& response,
+              std::chrono::seconds timeout = kCallTimeout) {
     grpc::ClientContext context;
-    context.set_deadline(std::chrono::system_clock::now() + kCallTimeout);
+    context.set_deadline(std::chrono::system_clock::now() + timeout);
     const grpc::Status status = ((*stub_).*method)(&context, request, &response);
     return StatusOf(status, context);
   }
@@ -215,6 +242,96 @@ Result<VersionStatus> OperatorClient::AddModel(const fs::path& onnx_file,
     return std::unexpected(std::move(error).Within("adding " + onnx_file.string()));
   }
   return FromWire(response.version());
+}
+
+// One message of a comparison; the counts come before all others.
+Status Take(const wire::CompareVersionsResponse& response, bool& has_counts,
+            VersionComparison& comparison) {
+  switch (response.message_case()) {
+    case wire::CompareVersionsResponse::kCounts: {
+      if (has_counts) break;
+      has_counts = true;
+      NDP_ASSIGN(comparison, FromWire(response.counts()));
+      return {};
+    }
+    case wire::CompareVersionsResponse::kClassCounts: {
+      NDP_ASSIGN(auto row, FromWire(response.class_counts()));
+      comparison.classes.push_back(std::move(row));
+      return {};
+    }
+    case wire::CompareVersionsResponse::kExample: {
+      NDP_ASSIGN(auto example, FromWire(response.example()));
+      comparison.examples.push_back(std::move(example));
+      return {};
+    }
+    default:
+      break;
+  }
+  return Fail(ErrorCode::kInternal, "the Tuner sent a bad answer to CompareVersions");
+}
+
+Result<VersionComparison> OperatorClient::CompareVersions(int64_t first, int64_t second,
+                                                          int64_t num_examples) {
+  wire::CompareVersionsRequest request;
+  request.set_first(first);
+  request.set_second(second);
+  request.set_num_examples(num_examples);
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + kSearchTimeout);
+  const auto reader = stub_->CompareVersions(&context, request);
+  wire::CompareVersionsResponse response;
+  VersionComparison comparison;
+  bool has_counts = false;
+  Status taken;
+  while (taken && reader->Read(&response)) taken = Take(response, has_counts, comparison);
+  if (!taken) context.TryCancel();
+  const grpc::Status status = reader->Finish();
+  NDP_RETURN_IF_ERROR(taken);
+  NDP_RETURN_IF_ERROR(StatusOf(status, context));
+  return comparison;
+}
+
+// Receives until the hash; nothing without a first message, when Finish says why.
+Status ReceiveExport(grpc::ClientReader<wire::ExportModelResponse>& reader,
+                     const fs::path& onnx_file, std::optional<FileReceiver>& file,
+                     std::optional<Hash256>& hash) {
+  wire::ExportModelResponse response;
+  while (reader.Read(&response)) {
+    const auto kind = response.message_case();
+    if (kind == wire::ExportModelResponse::kSizeBytes && !file) {
+      NDP_ASSIGN(auto created,
+                 FileReceiver::Create(onnx_file, response.size_bytes(), kMaxModelBytes));
+      file.emplace(std::move(created));
+    } else if (kind == wire::ExportModelResponse::kData && file) {
+      NDP_RETURN_IF_ERROR(file->Append(AsBytes(response.data())));
+    } else if (kind == wire::ExportModelResponse::kSha256 && file && !hash) {
+      NDP_ASSIGN(hash, CheckHash(response.sha256(), "ExportModelResponse.sha256"));
+    } else {
+      return Fail(ErrorCode::kInternal, "the Tuner sent a bad answer to ExportModel");
+    }
+  }
+  return {};
+}
+
+Status OperatorClient::ExportModel(int64_t version, const fs::path& onnx_file) {
+  wire::ExportModelRequest request;
+  request.set_version(version);
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + kExportTimeout);
+  const auto reader = stub_->ExportModel(&context, request);
+  std::optional<FileReceiver> file;
+  std::optional<Hash256> hash;
+  const Status received = ReceiveExport(*reader, onnx_file, file, hash);
+  if (!received) context.TryCancel();
+  const grpc::Status status = reader->Finish();
+  NDP_RETURN_IF_ERROR(received);
+  NDP_RETURN_IF_ERROR(StatusOf(status, context));
+  if (!file || !hash) return Fail(ErrorCode::kInternal, "the Tuner sent nothing of the model");
+  NDP_ASSIGN(const Hash256 got, file->Finish());
+  if (got != *hash) {
+    return Fail(ErrorCode::kDataLoss, "the model was damaged on its way: export it again");
+  }
+  return file->Keep();
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
 #include "ndpipe/rpc/operator_service.h"
 
+#include <cstdint>
 #include <cstdlib>
 
 #include "ndpipe/base/bytes.h"
@@ -161,6 +162,71 @@ grpc::Status OperatorService::StartRelabel(grpc::ServerContext* context,
     return {};
   };
   return ToGrpc(*context, start());
+}
+
+grpc::Status OperatorService::ServeVersion(grpc::ServerContext* context,
+                                           const wire::ServeVersionRequest* request,
+                                           wire::ServeVersionResponse* response) {
+  const auto serve = [&]() -> Status {
+    if (!request->rollback()) {
+      NDP_RETURN_IF_ERROR(CheckRange(request->version(), 1, INT64_MAX, "version"));
+    }
+    NDP_ASSIGN(const ServeReport report, request->rollback()
+                                             ? operators_.Rollback()
+                                             : operators_.ServeVersion(request->version()));
+    ToWire(report, *response);
+    return {};
+  };
+  return ToGrpc(*context, serve());
+}
+
+grpc::Status OperatorService::CompareVersions(
+    grpc::ServerContext* context, const wire::CompareVersionsRequest* request,
+    grpc::ServerWriter<wire::CompareVersionsResponse>* writer) {
+  const auto compare = [&]() -> Status {
+    NDP_ASSIGN(
+        const VersionComparison comparison,
+        operators_.CompareVersions(request->first(), request->second(), request->num_examples()));
+    wire::CompareVersionsResponse response;
+    ToWire(comparison, *response.mutable_counts());
+    bool is_there = writer->Write(response);  // false: the caller is gone
+    for (auto at = comparison.classes.begin(); is_there && at != comparison.classes.end(); ++at) {
+      ToWire(*at, *response.mutable_class_counts());
+      is_there = writer->Write(response);
+    }
+    for (auto at = comparison.examples.begin(); is_there && at != comparison.examples.end(); ++at) {
+      ToWire(*at, *response.mutable_example());
+      is_there = writer->Write(response);
+    }
+    return {};
+  };
+  return ToGrpc(*context, compare());
+}
+
+grpc::Status OperatorService::ExportModel(grpc::ServerContext* context,
+                                          const wire::ExportModelRequest* request,
+                                          grpc::ServerWriter<wire::ExportModelResponse>* writer) {
+  const auto send = [&]() -> Status {
+    NDP_ASSIGN(const TemporaryFolder folder, TemporaryFolder::Create());
+    const fs::path onnx_file = folder.path() / "model.onnx";
+    NDP_RETURN_IF_ERROR(operators_.ExportModel(request->version(), onnx_file));
+    NDP_ASSIGN(FileSender file, FileSender::Open(onnx_file, kMaxModelBytes));
+    Sha256 sha;
+    wire::ExportModelResponse response;
+    response.set_size_bytes(file.size_bytes());
+    while (writer->Write(response)) {
+      NDP_ASSIGN(const auto piece, file.Next());
+      if (piece.empty()) {
+        response.set_sha256(RawBytes(sha.Finish()));
+        writer->Write(response);
+        return {};
+      }
+      sha.Update(piece);
+      response.set_data(piece.data(), piece.size());
+    }
+    return {};  // the caller is gone
+  };
+  return ToGrpc(*context, send());
 }
 
 grpc::Status OperatorService::Search(grpc::ServerContext* context,

@@ -31,6 +31,15 @@ class OperatorService final : public ndpipe::v1::Operator::Service {
   grpc::Status StartRelabel(grpc::ServerContext* context,
                             const ndpipe::v1::StartRelabelRequest* request,
                             ndpipe::v1::StartRelabelResponse* response) override;
+  grpc::Status ServeVersion(grpc::ServerContext* context,
+                            const ndpipe::v1::ServeVersionRequest* request,
+                            ndpipe::v1::ServeVersionResponse* response) override;
+  grpc::Status CompareVersions(
+      grpc::ServerContext* context, const ndpipe::v1::CompareVersionsRequest* request,
+      grpc::ServerWriter<ndpipe::v1::CompareVersionsResponse>* writer) override;
+  grpc::Status ExportModel(grpc::ServerContext* context,
+                           const ndpipe::v1::ExportModelRequest* request,
+                           grpc::ServerWriter<ndpipe::v1::ExportModelResponse>* writer) override;
   grpc::Status Search(grpc::ServerContext* context, const ndpipe::v1::SearchRequest* request,
                       grpc::ServerWriter<ndpipe::v1::SearchResponse>* writer) override;
   grpc::Status ListFailures(grpc::ServerContext* context,

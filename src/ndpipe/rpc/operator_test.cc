@@ -38,6 +38,12 @@ void ExpectSameVersion(const VersionStatus& got, const VersionStatus& sent) {
   EXPECT_EQ(got.model_bytes, sent.model_bytes);
   EXPECT_EQ(got.job, sent.job);
   EXPECT_EQ(got.created_us, sent.created_us);
+  EXPECT_EQ(got.base, sent.base);
+  EXPECT_EQ(got.delta_bits, sent.delta_bits);
+  EXPECT_EQ(got.is_complete, sent.is_complete);
+  EXPECT_EQ(got.sent_bytes, sent.sent_bytes);
+  EXPECT_EQ(got.full_sends, sent.full_sends);
+  EXPECT_EQ(got.delta_sends, sent.delta_sends);
 }
 
 TEST_F(RpcTest, StatusHasAllFields) {
@@ -113,21 +119,24 @@ TEST_F(RpcTest, JobsStart) {
   impossible.num_runs = 0;
   EXPECT_EQ(operator_->StartFinetune(impossible).error().code, ErrorCode::kInvalidArgument);
 
-  const auto relabel =
-      operator_->StartRelabel({.version = 8, .precision = "bf16", .on_loss = "continue"});
+  const auto relabel = operator_->StartRelabel(
+      {.version = 8, .precision = "bf16", .on_loss = "continue", .no_switch = true});
   ASSERT_TRUE(relabel);
   EXPECT_EQ(*relabel, 22);
   EXPECT_EQ(operators_.relabel.version, 8);
   EXPECT_EQ(operators_.relabel.precision, "bf16");
   EXPECT_EQ(operators_.relabel.on_loss, "continue");
+  EXPECT_TRUE(operators_.relabel.no_switch);
 }
 
 TEST_F(RpcTest, SearchAndCorrections) {
-  const auto hits = operator_->Search({.label = "beach ✓", .source = "model", .limit = 7});
+  const auto hits =
+      operator_->Search({.label = "beach ✓", .source = "model", .limit = 7, .version = 4});
   ASSERT_TRUE(hits) << hits.error().message;
   EXPECT_EQ(operators_.search.label, "beach ✓");
   EXPECT_EQ(operators_.search.source, "model");
   EXPECT_EQ(operators_.search.limit, 7);
+  EXPECT_EQ(operators_.search.version, 4);
   ASSERT_EQ(hits->size(), 1u);
   EXPECT_EQ(hits->at(0).photo_id, "ff");
   EXPECT_EQ(hits->at(0).label, "beach");

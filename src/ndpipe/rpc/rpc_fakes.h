@@ -11,6 +11,7 @@
 #include <map>
 #include <mutex>
 #include <thread>
+#include <tuple>
 
 #include "ndpipe/base/file.h"
 #include "ndpipe/rpc/server.h"
@@ -92,6 +93,17 @@ class FakeHandler : public StoreLinkHandler {
     if (file.empty()) return Fail(ErrorCode::kNotFound, "no such file: " + hash.Hex());
     return file;
   }
+  Result<TailRoute> RouteToTail(const Hash256& tail, const std::vector<Hash256>& held) override {
+    if (blocked) Block();
+    std::lock_guard lock(mutex);
+    tail_asked = {tail, held};
+    if (route.deltas.empty()) return Fail(ErrorCode::kNotFound, "no such tail: " + tail.Hex());
+    return route;
+  }
+  void OnTailSent(const Hash256& tail, int64_t num_bytes, bool is_delta) override {
+    std::lock_guard lock(mutex);
+    tails_sent.emplace_back(tail, num_bytes, is_delta);
+  }
 
   // Until unblocked, or until a test must have forgotten it.
   void Block() {
@@ -135,6 +147,9 @@ class FakeHandler : public StoreLinkHandler {
   std::vector<LabelBlock> labels;
   std::filesystem::path file;
   std::pair<FileKind, Hash256> file_asked;
+  TailRoute route;
+  std::pair<Hash256, std::vector<Hash256>> tail_asked;
+  std::vector<std::tuple<Hash256, int64_t, bool>> tails_sent;
 };
 
 class FakeOperator : public Operator {
@@ -167,7 +182,13 @@ class FakeOperator : public Operator {
             .tail_bytes = 6,
             .model_bytes = 7,
             .job = 8,
-            .created_us = 9};
+            .created_us = 9,
+            .base = 2,
+            .delta_bits = 4,
+            .is_complete = true,
+            .sent_bytes = 10,
+            .full_sends = 11,
+            .delta_sends = 12};
   }
   Result<ClusterStatus> GetStatus() override {
     if (slow) std::this_thread::sleep_for(300ms);
@@ -222,6 +243,45 @@ class FakeOperator : public Operator {
     relabel = request;
     return 22;
   }
+  Result<ServeReport> ServeVersion(int64_t version) override {
+    if (version == 99) return Fail(ErrorCode::kNotFound, "there is no model version 99");
+    served = version;
+    return ServeReport{
+        .version = version, .serves = true, .job = 23, .labelled = 24, .failed = 25, .pending = 26};
+  }
+  Result<ServeReport> Rollback() override {
+    return Fail(ErrorCode::kFailedPrecondition, "there is no version before");
+  }
+  Result<VersionComparison> CompareVersions(int64_t first, int64_t second,
+                                            int64_t num_examples) override {
+    compared = {first, second, num_examples};
+    VersionComparison comparison;
+    comparison.same = 1;
+    comparison.changed = 2;
+    comparison.only_first = 3;
+    comparison.only_second = 4;
+    comparison.all = {.photos = 7, .first_right = 5, .second_right = 6};
+    comparison.unseen = {.photos = 3, .first_right = 1, .second_right = 2};
+    for (int64_t i = 0; i < num_classes; ++i) {
+      comparison.classes.push_back(
+          {.label = "class " + std::to_string(i), .first = i, .second = 2 * i, .both = i / 2});
+    }
+    comparison.examples.push_back({.photo_id = "ff",
+                                   .first = "cat",
+                                   .second = "",
+                                   .first_confidence = 0.25,
+                                   .second_confidence = 1,
+                                   .user_label = "dog",
+                                   .store = "s",
+                                   .path = std::string("photos/\xFF.jpg"),
+                                   .origin = "holiday"});
+    return comparison;
+  }
+  Status ExportModel(int64_t version, const std::filesystem::path& onnx_file) override {
+    exported = version;
+    if (onnx.empty()) return Fail(ErrorCode::kFailedPrecondition, "no such model");
+    return WriteFileDurably(onnx_file, onnx);
+  }
   Result<std::vector<SearchHit>> Search(const SearchRequest& request) override {
     search = request;
     return std::vector<SearchHit>{{.photo_id = "ff",
@@ -257,6 +317,10 @@ class FakeOperator : public Operator {
   FinetuneRequest finetune;
   RelabelRequest relabel;
   SearchRequest search;
+  int64_t served = 0;
+  int64_t exported = 0;
+  int64_t num_classes = 3;
+  std::tuple<int64_t, int64_t, int64_t> compared;
   int64_t failures_limit = 0;
   std::pair<std::string, std::string> user_label;
 };

@@ -9,6 +9,7 @@
 //   features    feature blocks up, acknowledgements (durable) down
 //   labels      label blocks up, acknowledgements (durable) down
 //   file        a backbone, manifest or tail down, in chunks
+//   tail        a tail down, as deltas from one that the store holds
 #pragma once
 
 #include <cstdint>
@@ -16,6 +17,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <stop_token>
 #include <string>
 #include <variant>
@@ -143,6 +145,19 @@ enum class FileKind {
   kTail = 3
 };  // kManifest is named by its backbone's hash
 
+inline constexpr size_t kMaxHeldTails = 32;  // that a store may name in FetchTail
+inline constexpr size_t kMaxTailDeltas = 8;  // that lead from one of them to the tail
+
+// How a store gets a tail: deltas (docs/formats/delta.md) that are applied one after another.
+struct TailRoute {
+  Hash256 base;  // of a tail that the store holds; all zeros: the first delta needs none
+  std::vector<std::filesystem::path> deltas;
+};
+struct TailParts {
+  Hash256 base;
+  std::vector<std::vector<uint8_t>> deltas;
+};
+
 // ---- the Tuner's side ----
 
 // Sends to one connected store. Thread-safe; never blocks (the queue is bounded: a store that does
@@ -178,6 +193,10 @@ class StoreLinkHandler {
   virtual Status OnFeatures(const AssignmentKey& key, FeatureBlock block) = 0;
   virtual Status OnLabels(const AssignmentKey& key, LabelBlock block) = 0;
   virtual Result<std::filesystem::path> FileFor(FileKind kind, const Hash256& hash) = 0;
+  // For a store that says it holds `held`. kNotFound: there is no such tail.
+  virtual Result<TailRoute> RouteToTail(const Hash256& tail, const std::vector<Hash256>& held) = 0;
+  // All of the tail's file (is_delta false) or of a route to it went out: bytes without framing.
+  virtual void OnTailSent(const Hash256& tail, int64_t num_bytes, bool is_delta) = 0;
 };
 
 // ---- the PipeStore's side ----
@@ -235,6 +254,10 @@ class StoreLinkClient {
   // kDataLoss on a mismatch.
   virtual Status FetchFile(FileKind kind, const Hash256& hash, const std::filesystem::path& to,
                            std::stop_token stop) = 0;
+  // held: at most kMaxHeldTails. What comes is not verified: applying it does. kUnimplemented: an
+  // older Tuner, which has FetchFile only.
+  virtual Result<TailParts> FetchTail(const Hash256& tail, std::span<const Hash256> held,
+                                      std::stop_token stop) = 0;
 };
 
 }  // namespace ndpipe::rpc

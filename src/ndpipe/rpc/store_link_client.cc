@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <mutex>
 
 #include "ndpipe/base/bytes.h"
@@ -11,6 +12,7 @@
 #include "ndpipe/rpc/foreign.h"
 #include "ndpipe/rpc/status.h"
 #include "ndpipe/rpc/store_link.h"
+#include "ndpipe/rpc/tail_transfer.h"
 
 namespace ndpipe::rpc {
 namespace {
@@ -137,6 +139,8 @@ class StoreLinkClientImpl final : public StoreLinkClient {
 
   Status FetchFile(FileKind kind, const Hash256& hash, const std::filesystem::path& to,
                    std::stop_token stop) override;
+  Result<TailParts> FetchTail(const Hash256& tail, std::span<const Hash256> held,
+                              std::stop_token stop) override;
 
  private:
   struct Bulk {
@@ -254,6 +258,27 @@ Status StoreLinkClientImpl::FetchFile(FileKind kind, const Hash256& hash,
                             tuner_.Text(), got.Hex(), hash.Hex()));
   }
   return file->Keep();
+}
+
+Result<TailParts> StoreLinkClientImpl::FetchTail(const Hash256& tail, std::span<const Hash256> held,
+                                                 std::stop_token stop) {
+  const Bulk bulk = CurrentBulk();
+  grpc::ClientContext context;
+  wire::FetchTailRequest request;
+  ToWire(tail, held.first(std::min(held.size(), kMaxHeldTails)), request);
+  const StopCancels stop_cancels(stop, context);
+  const auto reader = bulk.stub->FetchTail(&context, request);
+  auto parts = ReceiveTail(*reader, held);
+  const bool broke_off = !parts && parts.error().code != ErrorCode::kUnavailable;
+  if (broke_off) context.TryCancel();
+  const grpc::Status status = reader->Finish();
+  if (broke_off && parts.error().code == ErrorCode::kInvalidArgument) {
+    return BadResponse(tuner_, "sent a bad tail: " + parts.error().message);
+  }
+  if (!status.ok() && !broke_off) {
+    return std::unexpected(FromGrpc(status, context, tuner_, stop.stop_requested()));
+  }
+  return parts;
 }
 
 }  // namespace

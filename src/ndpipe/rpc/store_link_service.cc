@@ -8,6 +8,7 @@
 #include "ndpipe/rpc/file_transfer.h"
 #include "ndpipe/rpc/foreign.h"
 #include "ndpipe/rpc/status.h"
+#include "ndpipe/rpc/tail_transfer.h"
 
 namespace ndpipe::rpc {
 namespace {
@@ -45,14 +46,15 @@ Status ReceiveBlocks(std::string_view call, Stream& stream, const Take& take, co
   return Lost(call);
 }
 
-Status SendFile(const std::filesystem::path& path,
-                grpc::ServerWriter<wire::FetchFileResponse>& writer) {
+// The file's size.
+Result<int64_t> SendFile(const std::filesystem::path& path,
+                         grpc::ServerWriter<wire::FetchFileResponse>& writer) {
   NDP_ASSIGN(FileSender file, FileSender::Open(path, kMaxModelBytes));
   wire::FetchFileResponse response;
   response.set_size_bytes(file.size_bytes());
   while (writer.Write(response)) {
     NDP_ASSIGN(const auto piece, file.Next());
-    if (piece.empty()) return {};
+    if (piece.empty()) return file.size_bytes();
     response.mutable_chunk()->set_data(piece.data(), piece.size());
     response.mutable_chunk()->set_crc32(Crc32(piece));
   }
@@ -198,7 +200,22 @@ grpc::Status StoreLinkService::FetchFile(grpc::ServerContext* context,
   const auto send = [&]() -> Status {
     NDP_ASSIGN(const auto wanted, FromWire(*request));
     NDP_ASSIGN(const auto path, handler_.FileFor(wanted.first, wanted.second));
-    return SendFile(path, *writer);
+    NDP_ASSIGN(const int64_t num_bytes, SendFile(path, *writer));
+    if (wanted.first == FileKind::kTail) handler_.OnTailSent(wanted.second, num_bytes, false);
+    return {};
+  };
+  return ToGrpc(*context, send());
+}
+
+grpc::Status StoreLinkService::FetchTail(grpc::ServerContext* context,
+                                         const wire::FetchTailRequest* request,
+                                         grpc::ServerWriter<wire::FetchTailResponse>* writer) {
+  const auto send = [&]() -> Status {
+    NDP_ASSIGN(const TailQuestion wanted, FromWire(*request));
+    NDP_ASSIGN(const TailRoute route, handler_.RouteToTail(wanted.tail, wanted.held));
+    NDP_ASSIGN(const int64_t num_bytes, SendTail(route, *writer));
+    handler_.OnTailSent(wanted.tail, num_bytes, route.base != Hash256{});
+    return {};
   };
   return ToGrpc(*context, send());
 }

@@ -29,6 +29,8 @@ class StoreLinkService final : public ndpipe::v1::StoreLink::Service {
                                                    ndpipe::v1::SendLabelsRequest>* stream) override;
   grpc::Status FetchFile(grpc::ServerContext* context, const ndpipe::v1::FetchFileRequest* request,
                          grpc::ServerWriter<ndpipe::v1::FetchFileResponse>* writer) override;
+  grpc::Status FetchTail(grpc::ServerContext* context, const ndpipe::v1::FetchTailRequest* request,
+                         grpc::ServerWriter<ndpipe::v1::FetchTailResponse>* writer) override;
 
  private:
   Result<Hello> ReadHello(ControlStream& stream);

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "ndpipe/base/file.h"
+#include "ndpipe/model/delta.h"
 #include "ndpipe/model/tail.h"
 #include "ndpipe/rpc/store_link.h"
 
@@ -231,10 +232,9 @@ class FakeStore {
     const auto gone = [&] { return stop.stop_requested() || life.dead; };
     std::optional<model::TailWeights> tail;
     if (assignment.kind == rpc::AssignmentKind::kRelabel) {
-      const auto file = handler_->FileFor(rpc::FileKind::kTail, assignment.tail);
-      if (!file) return Report(life, assignment, rpc::AssignmentState::kFailed, file.error());
-      const auto bytes = ReadFile(*file, 1 << 20);
-      tail = *model::ParseTail(*bytes);
+      auto fetched = FetchTail(assignment.tail);
+      if (!fetched) return Report(life, assignment, rpc::AssignmentState::kFailed, fetched.error());
+      tail = *std::move(fetched);
     }
     Report(life, assignment, rpc::AssignmentState::kPrepared);
     while (!gone()) {
@@ -258,6 +258,27 @@ class FakeStore {
       ++blocks_sent;
       if (blocks_until_death > 0 && --blocks_until_death == 0) return HangUp(life);
     }
+  }
+
+  // As PipeStores do: by deltas from the tails that it has.
+  Result<model::TailWeights> FetchTail(const Hash256& tail) {
+    if (!tails_.contains(tail)) {
+      std::vector<Hash256> held;
+      for (const auto& [hash, weights] : tails_) held.push_back(hash);
+      NDP_ASSIGN(const auto route, handler_->RouteToTail(tail, held));
+      const bool is_delta = route.base != Hash256{};
+      model::Weights weights = is_delta ? tails_.at(route.base) : model::Weights();
+      int64_t num_bytes = 0;
+      for (const auto& file : route.deltas) {
+        NDP_ASSIGN(const auto delta, ReadFile(file, 1 << 20));
+        NDP_ASSIGN(weights, model::ApplyDelta(&weights, delta));
+        num_bytes += static_cast<int64_t>(delta.size());
+      }
+      if (model::HashWeights(weights) != tail) return Fail(ErrorCode::kDataLoss, "another tail");
+      handler_->OnTailSent(tail, num_bytes, is_delta);
+      tails_[tail] = std::move(weights);
+    }
+    return model::ParseTail(model::SerializeWeights(tails_.at(tail)));
   }
 
   FakePhoto PhotoOf(int64_t number) {
@@ -327,6 +348,7 @@ class FakeStore {
   std::map<int64_t, FakePhoto> photos_;       // guarded by mutex_
   std::vector<photo::Change> changes_;        // guarded by mutex_
   std::shared_ptr<Life> life_;                // guarded by mutex_
+  std::map<Hash256, model::Weights> tails_;   // the working thread's, one at a time
   std::jthread control_;
 };
 

@@ -270,7 +270,7 @@ Status FinetuneJob::GiveUp(const StoreView& store) {
 
 Status FinetuneJob::FinishWith(Trained trained) {
   NDP_ASSIGN(const auto version,
-             context_.versions.AddTuned(record_.id, trained.tail, plan_.classes));
+             context_.versions.AddTuned(record_.id, trained.tail, plan_.classes, 0));
   NDP_ASSIGN(const auto runs, context_.table.Runs(record_.id));
   const auto totals = book_.totals();
   FinetuneFigures figures;

@@ -60,9 +60,7 @@ Status RelabelJob::Run(std::stop_token stop) {
     NDP_ASSIGN(const bool planned, PlanRound(connected));
     if (!planned) {
       NDP_RETURN_IF_ERROR(Distribute());
-      NDP_RETURN_IF_ERROR(SetState(
-          JobState::kRunning, fmt::format("switching readers to version {}", version_.number)));
-      auto counts = context_.labels.Switch(version_.number, connected);
+      auto counts = Conclude(connected);
       if (counts) {
         NDP_RETURN_IF_ERROR(FinishWith(*counts));
         DropOldOutcomes(stop);
@@ -82,6 +80,13 @@ Status RelabelJob::Run(std::stop_token stop) {
                               version_.number));
     }
   }
+}
+
+Result<label::SwitchReport> RelabelJob::Conclude(const std::set<std::string>& connected) {
+  if (order_.request.no_switch) return context_.labels.Complete(version_.number, connected);
+  NDP_RETURN_IF_ERROR(SetState(JobState::kRunning,
+                               fmt::format("switching readers to version {}", version_.number)));
+  return context_.labels.Switch(version_.number, connected);
 }
 
 std::string RelabelJob::Missing() const {
@@ -231,13 +236,18 @@ Status RelabelJob::FinishWith(const label::SwitchReport& counts) {
     figures.counts = counts;
     figures.seconds = ended.overall_seconds;
     figures.from_features = totals.from_features;
+    NDP_ASSIGN(const auto version, context_.labels.GetVersion(version_.number));
+    figures.sent_bytes = version.sent_bytes;
+    figures.full_sends = version.full_sends;
+    figures.delta_sends = version.delta_sends;
     report = JobTable::FinalReport{parent.id, CompleteReport(parent.report, figures)};
   }
   if (auto finished = context_.table.Finish(ended, std::nullopt, report); !finished) {
     return std::unexpected(std::move(finished).error());
   }
-  spdlog::info("job {}: version {} serves: {} labelled, {} failed, {} pending", record_.id,
-               version_.number, counts.labelled, counts.failed, counts.pending);
+  spdlog::info("job {}: version {} {}: {} labelled, {} failed, {} pending", record_.id,
+               version_.number, order_.request.no_switch ? "is complete" : "serves",
+               counts.labelled, counts.failed, counts.pending);
   return {};
 }
 

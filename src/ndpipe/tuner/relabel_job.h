@@ -10,7 +10,8 @@
 namespace ndpipe::tuner {
 
 // Works in rounds: plan what connected stores have without an outcome, wait for it, look again;
-// switch when a look finds nothing. Of the version that serves already, it is a catch-up.
+// switch when a look finds nothing, or only keep the outcomes (no_switch). Of the version that
+// serves already, it is a catch-up.
 class RelabelJob : public ActiveJob {
  public:
   static Result<std::shared_ptr<ActiveJob>> Create(const JobContext& context, JobRecord record);
@@ -27,6 +28,8 @@ class RelabelJob : public ActiveJob {
   Status WaitForStores(const std::stop_token& stop);
   // The names of stores that the job is to start with and that are not here yet.
   std::string Missing() const;
+  // Readers switch, or the version is marked as complete.
+  Result<label::SwitchReport> Conclude(const std::set<std::string>& connected);
   // False: nothing was left to plan.
   Result<bool> PlanRound(const std::set<std::string>& stores);
   Status WorkRound(const std::stop_token& stop);

@@ -92,6 +92,9 @@ std::string CompleteReport(const std::string& report_json, const RelabelFigures&
   report["pending"] = counts.pending;
   report["relabel_seconds"] = relabel.seconds;
   report["relabel_from_cache"] = relabel.from_features;
+  report["delta_bytes"] = relabel.sent_bytes;
+  report["full_sends"] = relabel.full_sends;
+  report["delta_sends"] = relabel.delta_sends;
   return report.dump();
 }
 

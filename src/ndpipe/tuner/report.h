@@ -38,6 +38,9 @@ struct RelabelFigures {
   label::SwitchReport counts;
   double seconds = 0;
   int64_t from_features = 0;
+  int64_t sent_bytes = 0;  // for the version's distribution, over all stores
+  int64_t full_sends = 0;  // to so many stores as a full tail
+  int64_t delta_sends = 0;
   std::string error;  // not empty: it failed or was cancelled, and nothing else counts
 };
 // The report with the relabel's figures in it. A report that cannot be parsed comes back unchanged.

@@ -68,6 +68,7 @@ std::string FormatRelabelOrder(const RelabelOrder& order) {
   return json{{"version", order.request.version},
               {"precision", order.request.precision},
               {"on_loss", order.request.on_loss},
+              {"no_switch", order.request.no_switch},
               {"stores", order.stores}}
       .dump();
 }
@@ -78,6 +79,7 @@ Result<RelabelOrder> ParseRelabelOrder(const std::string& text) {
     value.at("version").get_to(order.request.version);
     value.at("precision").get_to(order.request.precision);
     value.at("on_loss").get_to(order.request.on_loss);
+    order.request.no_switch = value.value("no_switch", false);  // records of 0.1 have none
     value.at("stores").get_to(order.stores);
     return order;
   });

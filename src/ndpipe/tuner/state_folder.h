@@ -6,6 +6,7 @@
 //   DIR/jobs.db           JobTable
 //   DIR/models/           model::BackboneFolder
 //   DIR/tails/            <sha256>.safetensors
+//   DIR/deltas/           TailDeltas
 //   DIR/jobs/<id>/        feature blocks and checkpoints of an unfinished fine-tune
 #pragma once
 
@@ -26,6 +27,7 @@ class StateFolder {
   std::filesystem::path jobs_file() const { return folder_ / "jobs.db"; }
   std::filesystem::path models() const { return folder_ / "models"; }
   std::filesystem::path tails() const { return folder_ / "tails"; }
+  std::filesystem::path deltas() const { return folder_ / "deltas"; }
   std::filesystem::path jobs() const { return folder_ / "jobs"; }
   std::filesystem::path job(int64_t id) const { return jobs() / std::to_string(id); }
 

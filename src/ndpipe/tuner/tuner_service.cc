@@ -35,7 +35,8 @@ Result<std::unique_ptr<TunerService>> TunerService::Open(const TunerOptions& opt
 Status TunerService::OpenParts(const TunerOptions& options) {
   NDP_ASSIGN(labels_, label::LabelDatabase::Open(state_.labels_file()));
   NDP_ASSIGN(jobs_, JobTable::Open(state_.jobs_file()));
-  NDP_ASSIGN(versions_, VersionStore::Open(state_.models(), state_.tails(), *labels_));
+  NDP_ASSIGN(versions_,
+             VersionStore::Open(state_.models(), state_.tails(), state_.deltas(), *labels_));
   NDP_ASSIGN(const bool has_models, versions_->HasModels());
   if (!has_models && !options.backbone.empty()) {
     NDP_ASSIGN(const auto version, versions_->AddModel(options.backbone, {}));
@@ -158,6 +159,15 @@ Status TunerService::OnLabels(const rpc::AssignmentKey& key, rpc::LabelBlock blo
 
 Result<std::filesystem::path> TunerService::FileFor(rpc::FileKind kind, const Hash256& hash) {
   return versions_->FileFor(kind, hash);
+}
+
+Result<rpc::TailRoute> TunerService::RouteToTail(const Hash256& tail,
+                                                 const std::vector<Hash256>& held) {
+  return versions_->RouteToTail(tail, held);
+}
+
+void TunerService::OnTailSent(const Hash256& tail, int64_t num_bytes, bool is_delta) {
+  versions_->CountSent(tail, num_bytes, is_delta);
 }
 
 // ---- operators ----
@@ -307,7 +317,14 @@ Result<std::vector<rpc::SearchHit>> TunerService::Search(const rpc::SearchReques
         ErrorCode::kInvalidArgument,
         fmt::format("source is \"{}\": give \"any\", \"user\" or \"model\"", request.source));
   }
-  NDP_ASSIGN(const auto found, labels_->Search(request.label, source, request.limit));
+  if (request.version != 0 && source == label::LabelSource::kUser) {
+    return Fail(ErrorCode::kInvalidArgument,
+                "a model version says nothing of users' labels: give a version or users as source");
+  }
+  NDP_ASSIGN(const auto found,
+             request.version == 0
+                 ? labels_->Search(request.label, source, request.limit)
+                 : labels_->SearchVersion(request.version, request.label, request.limit));
   std::vector<rpc::SearchHit> hits;
   for (const auto& photo : found) {
     rpc::SearchHit hit;

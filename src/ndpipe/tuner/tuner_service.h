@@ -35,6 +35,9 @@ class TunerService : public rpc::StoreLinkHandler, public rpc::Operator {
   Status OnFeatures(const rpc::AssignmentKey& key, rpc::FeatureBlock block) override;
   Status OnLabels(const rpc::AssignmentKey& key, rpc::LabelBlock block) override;
   Result<std::filesystem::path> FileFor(rpc::FileKind kind, const Hash256& hash) override;
+  Result<rpc::TailRoute> RouteToTail(const Hash256& tail,
+                                     const std::vector<Hash256>& held) override;
+  void OnTailSent(const Hash256& tail, int64_t num_bytes, bool is_delta) override;
 
   // ---- Operator ----
   Result<rpc::ClusterStatus> GetStatus() override;
@@ -46,6 +49,11 @@ class TunerService : public rpc::StoreLinkHandler, public rpc::Operator {
                                       const std::filesystem::path& manifest_file) override;
   Result<int64_t> StartFinetune(const rpc::FinetuneRequest& request) override;
   Result<int64_t> StartRelabel(const rpc::RelabelRequest& request) override;
+  Result<rpc::ServeReport> ServeVersion(int64_t version) override;
+  Result<rpc::ServeReport> Rollback() override;
+  Result<rpc::VersionComparison> CompareVersions(int64_t first, int64_t second,
+                                                 int64_t num_examples) override;
+  Status ExportModel(int64_t version, const std::filesystem::path& onnx_file) override;
   Result<std::vector<rpc::SearchHit>> Search(const rpc::SearchRequest& request) override;
   Result<std::vector<rpc::FailedPhoto>> ListFailures(int64_t limit) override;
   Status SetUserLabel(const std::string& photo_id, const std::string& label) override;
@@ -56,6 +64,9 @@ class TunerService : public rpc::StoreLinkHandler, public rpc::Operator {
   Status SweepJobFolders();
   Result<int64_t> EnqueueFinetune(const rpc::FinetuneRequest& request, const std::string& once_key);
   void StartFirstFinetune();
+  Result<rpc::ServeReport> SwitchTo(int64_t version);
+  Result<bool> LacksPhotosOfConnected(int64_t version);
+  Result<std::string> LastPrecision(int64_t version);
   void Remember(const StoreView& store);
   void Beat(const std::stop_token& stop);
   rpc::JobStatus Describe(const JobRecord& record) const;

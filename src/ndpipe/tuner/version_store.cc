@@ -2,8 +2,12 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "ndpipe/base/file.h"
 #include "ndpipe/base/log.h"
+#include "ndpipe/model/delta.h"
+#include "ndpipe/model/export.h"
 
 namespace ndpipe::tuner {
 namespace {
@@ -24,15 +28,20 @@ std::vector<std::string> ClassNames(const model::Backbone& backbone, int64_t num
 }  // namespace
 
 VersionStore::VersionStore(model::BackboneFolder backbones, std::filesystem::path tails,
-                           label::LabelDatabase& labels)
-    : backbones_(std::move(backbones)), tails_(std::move(tails)), labels_(labels) {}
+                           std::unique_ptr<TailDeltas> deltas, label::LabelDatabase& labels)
+    : backbones_(std::move(backbones)),
+      tails_(std::move(tails)),
+      deltas_(std::move(deltas)),
+      labels_(labels) {}
 
 Result<std::unique_ptr<VersionStore>> VersionStore::Open(const std::filesystem::path& models_folder,
                                                          const std::filesystem::path& tails_folder,
+                                                         const std::filesystem::path& deltas_folder,
                                                          label::LabelDatabase& labels) {
   NDP_ASSIGN(auto backbones, model::BackboneFolder::Open(models_folder));
+  NDP_ASSIGN(auto deltas, TailDeltas::Open(deltas_folder));
   return std::unique_ptr<VersionStore>(
-      new VersionStore(std::move(backbones), tails_folder, labels));
+      new VersionStore(std::move(backbones), tails_folder, std::move(deltas), labels));
 }
 
 std::filesystem::path VersionStore::TailFile(const Hash256& hash) const {
@@ -45,8 +54,7 @@ int64_t VersionStore::TailBytes(const Hash256& tail) const {
   return error ? 0 : static_cast<int64_t>(size);
 }
 
-Result<Hash256> VersionStore::KeepTail(const model::TailWeights& tail) {
-  const auto bytes = model::SerializeTail(tail);
+Result<Hash256> VersionStore::KeepTail(std::span<const uint8_t> bytes) {
   const auto hash = Sha256::Of(bytes);
   if (auto kept = Sha256::OfFile(TailFile(hash)); !kept || *kept != hash) {
     NDP_RETURN_IF_ERROR(WriteFileDurably(TailFile(hash), bytes));
@@ -71,7 +79,7 @@ Result<label::ModelVersion> VersionStore::AddModel(const std::filesystem::path& 
     return version;
   }
   if (!tail) return std::unexpected(std::move(tail).error());
-  NDP_ASSIGN(version.tail, KeepTail(*tail));
+  NDP_ASSIGN(version.tail, KeepTail(model::SerializeTail(*tail)));
   NDP_ASSIGN(version.classes, labels_.LabelIds(ClassNames(backbone, tail->num_classes)));
   NDP_ASSIGN(const int64_t number, labels_.CreateVersion(version));
   return labels_.GetVersion(number);
@@ -86,7 +94,8 @@ Result<std::optional<label::ModelVersion>> VersionStore::FindOfJob(int64_t job) 
 }
 
 Result<label::ModelVersion> VersionStore::AddTuned(int64_t job, const model::TailWeights& tail,
-                                                   const std::vector<label::LabelId>& classes) {
+                                                   const std::vector<label::LabelId>& classes,
+                                                   int delta_bits) {
   std::lock_guard lock(adding_);
   NDP_ASSIGN(auto made, FindOfJob(job));
   if (made) return *std::move(made);
@@ -95,9 +104,55 @@ Result<label::ModelVersion> VersionStore::AddTuned(int64_t job, const model::Tai
   version.cut = tail.cut;
   version.classes = classes;
   version.job = job;
-  NDP_ASSIGN(version.tail, KeepTail(tail));
+  if (delta_bits == 0) {
+    NDP_ASSIGN(version.tail, KeepTail(model::SerializeTail(tail)));
+  } else {
+    NDP_RETURN_IF_ERROR(KeepQuantised(tail, delta_bits, version));
+  }
   NDP_ASSIGN(const int64_t number, labels_.CreateVersion(version));
   return labels_.GetVersion(number);
+}
+
+Status VersionStore::KeepQuantised(const model::TailWeights& tail, int bits,
+                                   label::ModelVersion& version) {
+  NDP_ASSIGN(const auto base, FindBase(version));
+  std::optional<model::Weights> base_weights;
+  if (base) {
+    if (auto held = LoadTail(base->tail)) {
+      base_weights = model::WeightsOf(*held);
+    } else {
+      spdlog::warn("the tail of version {} is of no use as a base: {}", base->number,
+                   held.error().message);
+    }
+  }
+  NDP_ASSIGN(const auto delta, model::MakeDelta(base_weights ? &*base_weights : nullptr,
+                                                model::WeightsOf(tail), bits));
+  const auto bytes = model::SerializeWeights(delta.result);
+  // What no store could load must not become a version.
+  NDP_RETURN_IF_ERROR(model::ParseTail(bytes));
+  NDP_RETURN_IF_ERROR(deltas_->Keep(delta.bytes));
+  NDP_ASSIGN(version.tail, KeepTail(bytes));
+  version.base = base_weights ? base->number : 0;
+  version.delta_bits = bits;
+  return {};
+}
+
+Result<std::optional<label::ModelVersion>> VersionStore::FindBase(
+    const label::ModelVersion& version) {
+  NDP_ASSIGN(auto versions, labels_.ListVersions());
+  std::erase_if(versions, [&](const label::ModelVersion& other) {
+    return other.backbone != version.backbone || other.cut != version.cut ||
+           other.state == label::VersionState::kStaged ||
+           other.classes.size() > version.classes.size() ||
+           !std::ranges::equal(other.classes,
+                               std::span(version.classes).first(other.classes.size()));
+  });
+  std::optional<label::ModelVersion> base;
+  for (auto& other : versions) {  // by number
+    if (base && base->state == label::VersionState::kServing) break;
+    base = std::move(other);
+  }
+  return base;
 }
 
 Result<model::Backbone> VersionStore::FindBackbone(const std::string& name_or_hash) {
@@ -161,6 +216,14 @@ Result<std::filesystem::path> VersionStore::FileFor(rpc::FileKind kind, const Ha
   return backbone.onnx_file.parent_path() / "manifest.json";
 }
 
+Status VersionStore::Export(const label::ModelVersion& version,
+                            const std::filesystem::path& onnx_file) {
+  NDP_ASSIGN(const auto backbone, backbones_.Get(version.backbone));
+  NDP_ASSIGN(const auto tail, LoadTail(version.tail));
+  NDP_ASSIGN(const auto names, labels_.LabelNames(version.classes));
+  return model::ExportModel(backbone, tail, names, onnx_file);
+}
+
 Result<rpc::VersionStatus> VersionStore::Describe(const label::ModelVersion& version) {
   rpc::VersionStatus status;
   status.number = version.number;
@@ -170,6 +233,12 @@ Result<rpc::VersionStatus> VersionStore::Describe(const label::ModelVersion& ver
   status.num_classes = static_cast<int64_t>(version.classes.size());
   status.job = version.job;
   status.created_us = version.created_us;
+  status.base = version.base;
+  status.delta_bits = version.delta_bits;
+  status.is_complete = version.is_complete;
+  status.sent_bytes = version.sent_bytes;
+  status.full_sends = version.full_sends;
+  status.delta_sends = version.delta_sends;
   NDP_ASSIGN(const auto backbone, backbones_.Get(version.backbone));
   status.backbone_name = backbone.manifest.name;
   status.model_bytes = backbone.model_bytes;
