@@ -1,7 +1,6 @@
 #include "ndpipe/train/feature_set.h"
 
 #include <bit>
-#include <span>
 #include <string>
 
 namespace ndpipe::train {
@@ -19,32 +18,41 @@ bool AllFinite(std::span<const Half> values) {
 
 }  // namespace
 
+Status CheckFeatureSize(int64_t actual, int64_t wanted) {
+  if (actual == wanted) return {};
+  return Fail(ErrorCode::kInvalidArgument,
+              "features have size " + std::to_string(actual) + ", but the tail takes size " +
+                  std::to_string(wanted) + ": they come from another backbone or cut");
+}
+
+Status CheckRows(std::span<const Half> features, std::span<const int32_t> classes,
+                 int64_t feature_size, int64_t num_classes, int64_t first_row) {
+  for (size_t i = 0; i < classes.size(); ++i) {
+    const std::string row = std::to_string(first_row + static_cast<int64_t>(i));
+    if (classes[i] < 0 || classes[i] >= num_classes) {
+      return Fail(ErrorCode::kInvalidArgument,
+                  "row " + row + " has class " + std::to_string(classes[i]) +
+                      ", but there are classes 0 … " + std::to_string(num_classes - 1));
+    }
+    const auto size = static_cast<size_t>(feature_size);
+    if (!AllFinite(features.subspan(i * size, size))) {
+      return Fail(ErrorCode::kInvalidArgument,
+                  "row " + row + " holds a feature that is not a finite number");
+    }
+  }
+  return {};
+}
+
 Status CheckFeatures(const FeatureSet& set, int64_t feature_size, int64_t num_classes) {
   const auto num_values = static_cast<int64_t>(set.features.size());
   if (set.size() == 0 && num_values == 0) return {};
-  if (set.feature_size != feature_size) {
-    return Fail(ErrorCode::kInvalidArgument,
-                "features have size " + std::to_string(set.feature_size) +
-                    ", but the tail takes size " + std::to_string(feature_size) +
-                    ": they come from another backbone or cut");
-  }
+  NDP_RETURN_IF_ERROR(CheckFeatureSize(set.feature_size, feature_size));
   if (num_values % feature_size != 0 || num_values / feature_size != set.size()) {
     return Fail(ErrorCode::kInvalidArgument,
                 std::to_string(num_values) + " feature values do not make " +
                     std::to_string(set.size()) + " rows of " + std::to_string(feature_size));
   }
-  for (int64_t row = 0; row < set.size(); ++row) {
-    if (set.classes[row] < 0 || set.classes[row] >= num_classes) {
-      return Fail(ErrorCode::kInvalidArgument,
-                  "row " + std::to_string(row) + " has class " + std::to_string(set.classes[row]) +
-                      ", but there are classes 0 … " + std::to_string(num_classes - 1));
-    }
-    if (!AllFinite(std::span(set.features).subspan(row * feature_size, feature_size))) {
-      return Fail(ErrorCode::kInvalidArgument,
-                  "row " + std::to_string(row) + " holds a feature that is not a finite number");
-    }
-  }
-  return {};
+  return CheckRows(set.features, set.classes, feature_size, num_classes, 0);
 }
 
 }  // namespace ndpipe::train

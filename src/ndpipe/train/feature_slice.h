@@ -20,46 +20,46 @@ namespace ndpipe::train {
 class FeatureSlice {
  public:
   FeatureSlice() = default;
-  FeatureSlice(FeatureSet set);  // NOLINT(google-explicit-constructor): a set is a slice in memory
+  FeatureSlice(FeatureSet set);  // implicit: a set is a slice in memory
   // Borrows the set, which must outlive every copy.
   static FeatureSlice View(const FeatureSet& set);
   // Reads all of it once, for its checksum. kNotFound; kDataLoss for what FeatureSliceWriter cannot
   // have made. The file may be unlinked afterwards, but must not be changed.
   static Result<FeatureSlice> Open(const std::filesystem::path& file);
 
-  int64_t size() const { return classes_ == nullptr ? 0 : std::ssize(*classes_); }
+  int64_t size() const { return static_cast<int64_t>(classes().size()); }
   int64_t feature_size() const { return feature_size_; }
   std::span<const int32_t> classes() const;
-  int64_t feature_bytes() const;  // wherever they lie
   bool in_memory() const { return file_ == nullptr; }
+  int64_t feature_bytes() const;  // wherever they lie
 
-  // Rows row … row + count - 1, which must be there: features [count, feature_size]. Blocks.
-  // kDataLoss when the file has shrunk, kInternal for what else the system says.
+  // Rows row … row + count - 1, which must be there: features [count, feature_size]. Blocks while
+  // it reads a file. kDataLoss when the file has shrunk, kInternal for what else the system says.
   Status Read(int64_t row, int64_t count, Half* features) const;
+
+  // CheckFeatures of what it holds; reads all of a file.
+  Status Check(int64_t feature_size, int64_t num_classes) const;
 
  private:
   friend class FeatureSliceWriter;
-  friend Status CheckFeatures(const FeatureSlice& slice, int64_t feature_size, int64_t num_classes);
+  FeatureSlice(int64_t feature_size, std::vector<int32_t> classes, FileDescriptor file);
 
   int64_t feature_size_ = 0;
-  std::shared_ptr<const std::vector<int32_t>> classes_;
-  std::shared_ptr<const std::vector<Half>> features_;  // null: in the file
-  std::shared_ptr<const FileDescriptor> file_;         // null: in memory
+  std::shared_ptr<const FeatureSet> set_;  // null: in the file
+  std::shared_ptr<const FileDescriptor> file_;
+  std::shared_ptr<const std::vector<int32_t>> file_classes_;
 };
-
-// As for a FeatureSet; reads all of the file.
-Status CheckFeatures(const FeatureSlice& slice, int64_t feature_size, int64_t num_classes);
 
 // Writes a slice to a file, row by row, in bounded memory: 4 bytes a row. One thread. What it has
 // written is not synced: a slice can be made again from what it was made of.
 class FeatureSliceWriter {
  public:
-  // Replaces what is there. kInvalidArgument: absurd sizes. kResourceExhausted: no space left.
+  // Replaces what is there. kInvalidArgument: absurd sizes; kResourceExhausted: no room.
   static Result<FeatureSliceWriter> Create(const std::filesystem::path& file, int64_t feature_size,
                                            int64_t num_rows);
 
   // Rows row … row + classes.size() - 1, in any order. features: [classes.size(), feature_size]. A
-  // row that is never put has class -1, which CheckFeatures refuses.
+  // row that is never put has class -1, which Check refuses.
   Status Put(int64_t row, std::span<const Half> features, std::span<const int32_t> classes);
 
   // Adds classes and checksum; the slice reads the file. At most once.

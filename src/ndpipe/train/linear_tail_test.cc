@@ -47,7 +47,7 @@ class LinearTailTest : public testing::TestWithParam<double> {  // the label smo
     recipe_.label_smoothing = GetParam();
     recipe_.weight_decay = 0;
     recipe_.normalise = false;
-    pool_.Add(set_);
+    ASSERT_TRUE(pool_.Add(FeatureSlice::View(set_)));
     auto tail = LinearTail::Create(recipe_, set_.num_classes, set_.feature_size, 2);
     ASSERT_TRUE(tail) << tail.error().message;
     tail_ = *std::move(tail);
@@ -101,7 +101,7 @@ TEST(LinearTailOptimiserTest, FirstStepsOfAdamAreThePublishedOnes) {
   // against its gradient's sign; L2 then adds to the gradient, decoupled decay shrinks the weight.
   const LabelledFeatures set = MakeFeatures({.num_rows = 9, .num_classes = 3, .feature_size = 4});
   FeaturePool pool;
-  pool.Add(set);
+  ASSERT_TRUE(pool.Add(FeatureSlice::View(set)));
   for (const bool decoupled : {false, true}) {
     Recipe recipe = *NamedRecipe("ndpipe");
     recipe.decoupled_weight_decay = decoupled;
@@ -133,16 +133,56 @@ TEST(LinearTailNormalisationTest, FoldsIntoAPlainClassifier) {
   LabelledFeatures set = MakeFeatures({.num_rows = 40, .num_classes = 3, .feature_size = 5});
   for (Half& value : set.features) value = static_cast<Half>(8 + 0.01F * static_cast<float>(value));
   FeaturePool pool;
-  pool.Add(set);
+  ASSERT_TRUE(pool.Add(FeatureSlice::View(set)));
   Recipe recipe = *NamedRecipe("default");
   recipe.normalise = true;
   auto tail = *LinearTail::Create(recipe, 3, 5, 1);
-  ASSERT_TRUE(tail->FitNormalisation(pool));
+  ASSERT_TRUE(tail->Prepare(pool, {}));
   for (int step = 0; step < 20; ++step) ASSERT_TRUE(tail->Step(pool, AllRows(pool), 0.01));
   const auto gradient = tail->GradientAt(pool, AllRows(pool));
   ASSERT_TRUE(gradient);
   EXPECT_NEAR(gradient->loss, LossOf(tail->Weights(), set, recipe.label_smoothing), 1e-3);
   EXPECT_LT(gradient->loss, 0.9 * std::log(3.0));
+}
+
+TEST(LinearTailMixupTest, StepsFollowTheSeedAndLeaveTheGradientOfPlainRowsAlone) {
+  const LabelledFeatures set = MakeFeatures({.num_rows = 40, .num_classes = 4, .feature_size = 6});
+  FeaturePool pool;
+  ASSERT_TRUE(pool.Add(FeatureSlice::View(set)));
+  Recipe recipe = *NamedRecipe("default");
+  const auto train = [&](double mixup, uint64_t seed) {
+    recipe.mixup = mixup;
+    recipe.seed = seed;
+    auto tail = *LinearTail::Create(recipe, 4, 6, 1);
+    EXPECT_TRUE(tail->Prepare(pool, {}));
+    for (int step = 0; step < 5; ++step) EXPECT_TRUE(tail->Step(pool, AllRows(pool), 0.05));
+    return tail->Weights().weight;
+  };
+  EXPECT_EQ(train(0.4, 1), train(0.4, 1));
+  EXPECT_NE(train(0.4, 1), train(0.4, 2));
+  EXPECT_NE(train(0.4, 1), train(0, 1));
+  EXPECT_EQ(train(0, 1), train(0, 2));
+}
+
+TEST(LinearTailStartTest, TheFirstWeightsAreThoseOfTheStart) {
+  const LabelledFeatures set = MakeFeatures({.num_rows = 40, .num_classes = 4, .feature_size = 6});
+  FeaturePool pool;
+  ASSERT_TRUE(pool.Add(FeatureSlice::View(set)));
+  auto first = *LinearTail::Create(*NamedRecipe("default"), 4, 6, 1);
+  ASSERT_TRUE(first->Prepare(pool, {}));
+  for (int step = 0; step < 9; ++step) ASSERT_TRUE(first->Step(pool, AllRows(pool), 0.05));
+  const model::TailWeights trained = first->Weights();
+  auto second = *LinearTail::Create(*NamedRecipe("default"), 4, 6, 1);
+  second->StartFrom(*StartHead(trained, {}, 4, 6));
+  EXPECT_EQ(second->Weights().weight, trained.weight);  // before the features are known
+  ASSERT_TRUE(second->Prepare(pool, {}));
+  const model::TailWeights started = second->Weights();
+  for (size_t i = 0; i < trained.weight.size(); ++i) {
+    EXPECT_NEAR(started.weight[i], trained.weight[i], 1e-6);
+  }
+  for (size_t i = 0; i < trained.bias.size(); ++i) {
+    EXPECT_NEAR(started.bias[i], trained.bias[i], 1e-5);
+  }
 }
 
 TEST(LinearTailStateTest, WrongTensorsAreRefusedAndChangeNothing) {

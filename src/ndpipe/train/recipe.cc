@@ -5,6 +5,8 @@
 namespace ndpipe::train {
 namespace {
 
+constexpr double kMaxMixup = 4;  // where drawing from the Beta distribution is quick
+
 // The figures behind the choices are in docs/decisions/0006-tail-training-recipe.md.
 Recipe DefaultRecipe() {
   Recipe recipe;
@@ -17,6 +19,28 @@ Recipe DefaultRecipe() {
   recipe.label_smoothing = 0.1;
   recipe.warm_up = 0.1;
   recipe.normalise = true;
+  return recipe;
+}
+
+// docs/decisions/0017-deep-tail-training.md.
+Recipe DeepRecipe() {
+  Recipe recipe;
+  recipe.name = "deep";
+  recipe.weight_decay = 0.05;
+  recipe.batch_size = 128;
+  recipe.epochs = 10;
+  recipe.max_learning_rate = 0.0005;
+  recipe.min_learning_rate = 0;
+  recipe.label_smoothing = 0.1;
+  recipe.warm_up = 0.1;
+  recipe.normalise = true;
+  recipe.mixup = 0.2;
+  recipe.patience = 3;
+  recipe.head_rate = 4;
+  recipe.head_weight_decay = 6;
+  recipe.layer_rate = 0.9;
+  recipe.head_epochs = 20;
+  recipe.max_gradient_norm = 5;
   return recipe;
 }
 
@@ -44,9 +68,17 @@ Status CheckRange(const char* field, double value, double low, double high) {
 
 Result<Recipe> NamedRecipe(const std::string& name) {
   if (name == "default") return DefaultRecipe();
+  if (name == "deep") return DeepRecipe();
   if (name == "ndpipe") return PublishedRecipe();
   return Fail(ErrorCode::kInvalidArgument,
-              "there is no recipe '" + name + "': use 'default' or 'ndpipe'");
+              "there is no recipe '" + name + "': use 'default', 'deep' or 'ndpipe'");
+}
+
+Result<Recipe> RecipeFor(const std::string& name, bool deep, bool continued) {
+  constexpr int kContinuedShare = 3;
+  NDP_ASSIGN(Recipe recipe, NamedRecipe(deep && name == "default" ? "deep" : name));
+  if (continued) recipe.epochs = (recipe.epochs + kContinuedShare - 1) / kContinuedShare;
+  return recipe;
 }
 
 Status CheckRecipe(const Recipe& recipe) {
@@ -57,7 +89,14 @@ Status CheckRecipe(const Recipe& recipe) {
   NDP_RETURN_IF_ERROR(
       CheckRange("min_learning_rate", recipe.min_learning_rate, 0, recipe.max_learning_rate));
   NDP_RETURN_IF_ERROR(CheckRange("label_smoothing", recipe.label_smoothing, 0, 1));
-  return CheckRange("warm_up", recipe.warm_up, 0, 1);
+  NDP_RETURN_IF_ERROR(CheckRange("warm_up", recipe.warm_up, 0, 1));
+  NDP_RETURN_IF_ERROR(CheckRange("mixup", recipe.mixup, 0, kMaxMixup));
+  NDP_RETURN_IF_ERROR(CheckRange("patience", recipe.patience, 0, 1'000'000));
+  NDP_RETURN_IF_ERROR(CheckRange("head_rate", recipe.head_rate, 0, 1e6));
+  NDP_RETURN_IF_ERROR(CheckRange("head_weight_decay", recipe.head_weight_decay, 0, 1e6));
+  NDP_RETURN_IF_ERROR(CheckRange("layer_rate", recipe.layer_rate, 0, 1));
+  NDP_RETURN_IF_ERROR(CheckRange("head_epochs", recipe.head_epochs, 0, 1'000'000));
+  return CheckRange("max_gradient_norm", recipe.max_gradient_norm, 0, 1e9);
 }
 
 }  // namespace ndpipe::train

@@ -22,10 +22,21 @@ TEST(RecipeTest, NamesAreKnownAndOthersListed) {
   EXPECT_FALSE(published->replay);
   EXPECT_TRUE(CheckRecipe(*published));
   EXPECT_TRUE(CheckRecipe(*NamedRecipe("default")));
+  EXPECT_TRUE(CheckRecipe(*NamedRecipe("deep")));
   const auto unknown = NamedRecipe("fast");
   ASSERT_FALSE(unknown);
   EXPECT_EQ(unknown.error().code, ErrorCode::kInvalidArgument);
-  EXPECT_NE(unknown.error().message.find("'default' or 'ndpipe'"), std::string::npos);
+  EXPECT_NE(unknown.error().message.find("'default', 'deep' or 'ndpipe'"), std::string::npos);
+}
+
+TEST(RecipeTest, TheDefaultDependsOnTheTail) {
+  EXPECT_EQ(RecipeFor("default", false, false)->name, "default");
+  EXPECT_EQ(RecipeFor("default", true, false)->name, "deep");
+  EXPECT_EQ(RecipeFor("ndpipe", true, false)->name, "ndpipe");
+  const int epochs = NamedRecipe("default")->epochs;
+  EXPECT_EQ(RecipeFor("default", false, false)->epochs, epochs);
+  EXPECT_EQ(RecipeFor("default", false, true)->epochs, epochs / 3);
+  EXPECT_FALSE(RecipeFor("fast", true, true));
 }
 
 TEST(RecipeTest, FieldsOutOfRangeAreNamed) {
@@ -44,6 +55,13 @@ TEST(RecipeTest, FieldsOutOfRangeAreNamed) {
   EXPECT_NE(message([](Recipe& r) { r.label_smoothing = 1.5; }).find("label_smoothing"),
             std::string::npos);
   EXPECT_NE(message([](Recipe& r) { r.weight_decay = -1; }).find("weight_decay"),
+            std::string::npos);
+  EXPECT_NE(message([](Recipe& r) { r.mixup = 5; }).find("mixup"), std::string::npos);
+  EXPECT_NE(message([](Recipe& r) { r.patience = -1; }).find("patience"), std::string::npos);
+  EXPECT_NE(message([](Recipe& r) { r.head_rate = NAN; }).find("head_rate"), std::string::npos);
+  EXPECT_NE(message([](Recipe& r) { r.layer_rate = 1.1; }).find("layer_rate"), std::string::npos);
+  EXPECT_NE(message([](Recipe& r) { r.head_epochs = -1; }).find("head_epochs"), std::string::npos);
+  EXPECT_NE(message([](Recipe& r) { r.max_gradient_norm = -1; }).find("max_gradient_norm"),
             std::string::npos);
 }
 

@@ -3,9 +3,11 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "ndpipe/base/result.h"
 #include "ndpipe/model/graph.h"
 
 namespace ndpipe::train {
@@ -17,5 +19,15 @@ struct TailPart {
   std::string cut;                            // tensor name
   std::vector<int64_t> dims;  // of one photo's features at the cut, without the number of photos
 };
+
+// Where a deep tail's part ends.
+struct PartEnd {
+  std::string features;  // tensor name: what the backbone's classifier gets
+  int64_t feature_size = 0;
+};
+
+// Nothing when the tail is linear. Errors as model::FindClassifier; kInvalidArgument when dims do
+// not make cut_size elements.
+Result<std::optional<PartEnd>> EndOf(const TailPart& part, int64_t cut_size);
 
 }  // namespace ndpipe::train

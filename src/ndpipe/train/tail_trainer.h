@@ -74,11 +74,10 @@ class TailTrainer {
   // or of an unknown class (names the row); nothing has changed then. kFailedPrecondition: not the
   // next run, or earlier slices were not given to Replay(). kCancelled after a stop: the trainer is
   // then useless. kResourceExhausted when memory, or room for what goes to files, is short.
-  // It will take a FeatureSlice, which a FeatureSet converts to.
-  Result<RunResult> TrainRun(int run, FeatureSet slice, std::stop_token stop);
+  Result<RunResult> TrainRun(int run, FeatureSlice slice, std::stop_token stop);
   // Only adds a slice, for a trainer that is loaded from a checkpoint made after that run. Before
   // or after LoadCheckpoint, ascending. What is wrong with the slice is said by the next TrainRun.
-  void Replay(int run, FeatureSet slice);
+  void Replay(int run, FeatureSlice slice);
 
   model::TailWeights Weights() const;  // backbone and cut left empty: the caller fills them
 
@@ -94,16 +93,19 @@ class TailTrainer {
   std::unique_ptr<Impl> impl_;
 };
 
-// The classes of the highest logits, the lowest of equal ones: one for each row. `part` is that of
-// a deep tail (one with parameters). Runs on one thread for a linear tail, on num_threads (0: half
-// of the cores) for a deep one; in bounded memory. kInvalidArgument as TrainRun, and for weights
-// that do not fit their sizes or the part; errors of the part as GraphExecutor::Create.
+// The classes of the highest logits, the lowest of equal ones: one for each row, whatever class the
+// slice says. `part` is that of a deep tail (one with parameters). Runs on one thread for a linear
+// tail, on num_threads (0: half of the cores) for a deep one; in bounded memory. kInvalidArgument:
+// features of another size or not finite, weights that do not fit their sizes or the part; errors
+// of the part as GraphExecutor::Create.
 Result<std::vector<int32_t>> Classify(const model::TailWeights& tail, const FeatureSlice& slice,
                                       const TailPart& part = {}, int num_threads = 0);
 
-// The share of rows whose highest logit is their class; 0 for an empty set. As Classify.
+// The share of rows whose highest logit is their class; 0 for an empty set. As Classify, and
+// kInvalidArgument for a class that the tail has not.
 Result<double> Top1Accuracy(const model::TailWeights& tail, const FeatureSlice& slice,
                             const TailPart& part = {}, int num_threads = 0);
-Result<double> Top1Accuracy(const model::TailWeights& tail, const FeatureSet& set);
+Result<double> Top1Accuracy(const model::TailWeights& tail, const FeatureSet& set,
+                            const TailPart& part = {}, int num_threads = 0);
 
 }  // namespace ndpipe::train

@@ -21,8 +21,19 @@ Outputs Conv(const OperatorCall& call) {
   }
   CheckSize(window.OutputDims(call.Input(0), weight.size(0)));
   const std::optional<at::Tensor> bias = call.Has(2) ? std::optional(call.Input(2)) : std::nullopt;
-  return {at::convolution(x, weight, bias, window.strides, padding, window.dilations,
-                          /*transposed=*/false, Ints(padding.size(), 0), call.Int("group", 1))};
+  const int64_t groups = call.Int("group", 1);
+  // By rank: these are the functions that LibTorch computes in bf16 where it is told to. The result
+  // is of the graph's type.
+  const auto convolve = [&] {
+    if (weight.dim() == 3) {
+      return at::conv1d(x, weight, bias, window.strides, padding, window.dilations, groups);
+    }
+    if (weight.dim() == 4) {
+      return at::conv2d(x, weight, bias, window.strides, padding, window.dilations, groups);
+    }
+    return at::conv3d(x, weight, bias, window.strides, padding, window.dilations, groups);
+  };
+  return {convolve().to(x.scalar_type())};
 }
 
 // weight [C, out / group, kernel…].

@@ -19,7 +19,7 @@ Outputs MatMul(const OperatorCall& call) {
     dims.push_back(b.size(-1));
     CheckSize(dims);
   }
-  return {at::matmul(a, b)};
+  return {at::matmul(a, b).to(a.scalar_type())};  // which it is not where LibTorch takes bf16
 }
 
 // alpha · a · b + beta · c, each of a and b transposed when the node says so.
@@ -32,8 +32,9 @@ Outputs Gemm(const OperatorCall& call) {
   CheckSize({a.size(0), b.size(1)});
   const double alpha = call.Float("alpha", 1);
   const double beta = call.Float("beta", 1);
-  if (!call.Has(2)) return {alpha == 1 ? at::mm(a, b) : at::mm(a, b) * alpha};
-  return {at::addmm(call.Input(2), a, b, beta, alpha)};
+  const auto type = a.scalar_type();
+  if (!call.Has(2)) return {(alpha == 1 ? at::mm(a, b) : at::mm(a, b) * alpha).to(type)};
+  return {at::addmm(call.Input(2), a, b, beta, alpha).to(type)};
 }
 
 // The letters of an einsum's terms with their sizes, and the axes that ellipses stand for.
