@@ -45,8 +45,9 @@ struct VersionComparison {
   int64_t changed = 0;
   int64_t only_first = 0;  // photos with an outcome in one of them only
   int64_t only_second = 0;
-  AccuracyComparison all;     // on all photos with a user label: many of them were trained on
-  AccuracyComparison unseen;  // of these, on the held-out and test photos: no version trained on them
+  AccuracyComparison all;  // on all photos with a user label: many of them were trained on
+  AccuracyComparison
+      unseen;  // of these, on the held-out and test photos: no version trained on them
   std::vector<ClassComparison> classes;  // by name; those that at least one photo got
   std::vector<ChangedPhoto> examples;    // by falling confidence of the second version
 };

@@ -17,6 +17,8 @@
 #include "ndpipe/base/file.h"
 #include "ndpipe/engine/engine.h"
 #include "ndpipe/engine/openvino/body_graph.h"
+#include "ndpipe/model/backbone_graph.h"
+#include "ndpipe/model/cuts.h"
 
 namespace ndpipe::engine {
 namespace {
@@ -155,6 +157,35 @@ TEST_F(QuantisedBodyTest, AgreesWithOnnxRuntimeInEveryForm) {
       EXPECT_EQ(found.num_different, 0);
     }
   }
+}
+
+// A deep tail's nodes compute with the quantised weights that the backbone came with.
+TEST_F(QuantisedBodyTest, DeepTailsAgreeWithOnnxRuntimeInEveryForm) {
+  int num_cuts = 0;
+  for (const auto& form : Forms()) {
+    const auto backbone = Import(form);
+    RunOracle(fmt::format("answers {0}/model.onnx {1} {2}/pixels.raw {0}", form.string(),
+                          backbone.cut, Folder().string()));
+    const auto graph = model::ReadKeptGraph(backbone.onnx_file).value();
+    for (const auto& cut : model::ListCutNames(graph)) {
+      if (cut == backbone.cut) break;
+      if (!CutDims(backbone, cut)) continue;  // quantised there
+      SCOPED_TRACE(form.filename().string() + " " + cut);
+      const auto body = CreateBodyEngine(backbone, {.cut = cut, .num_threads = 2});
+      ASSERT_TRUE(body) << body.error().message;
+      auto weights = model::OwnTail(backbone).value();
+      weights.cut = cut;
+      const auto tail = CreateTailEngine(backbone, weights, 2);
+      ASSERT_TRUE(tail) << tail.error().message;
+      std::vector<Top1> top1(kNumPhotos);
+      ASSERT_TRUE((*tail)->Classify(Features(**body), top1));
+      const auto found = CompareClasses(top1, ReadFloats(form / "logits.raw"));
+      EXPECT_GT(found.num_clear, kNumPhotos / 2);
+      EXPECT_EQ(found.num_different, 0);
+      ++num_cuts;
+    }
+  }
+  EXPECT_GE(num_cuts, 20);
 }
 
 // The layers of the compiled body that compute with 8-bit numbers, of those of this type.
