@@ -2,6 +2,7 @@
 // same size and with the same values as LibTorch makes them.
 #include <gtest/gtest.h>
 
+#include <cstdio>
 #include <cstdlib>
 #include <string>
 #include <vector>
@@ -49,6 +50,7 @@ TEST_P(CutsTest, BodiesEndAtThemWithLibTorchsValues) {
   const auto cuts = Sample(*all, backbone_.cut);
   ASSERT_GE(cuts.size(), 5U);
   EXPECT_EQ(cuts.back().tensor, backbone_.cut);
+  std::printf("%s: %zu of %zu cuts\n", GetParam().filename().c_str(), cuts.size(), all->size());
   const auto reference = Reference(*graph, cuts, 1);
   for (size_t i = 0; i < cuts.size(); ++i) {
     SCOPED_TRACE(cuts[i].tensor);

@@ -145,8 +145,11 @@ Result<TailPart> FindTailPart(const Graph& graph, const std::string& cut, const 
   return PartFinder(graph, cut).Find(to);
 }
 
-Graph BodyGraph(Graph graph, const std::string& cut) {
-  graph.outputs = {{cut, DataType::kFloat, std::nullopt}};
+Graph GraphUpTo(Graph graph, const std::vector<std::string>& tensors) {
+  graph.outputs.clear();
+  for (const auto& tensor : tensors) {
+    graph.outputs.push_back({tensor, DataType::kFloat, std::nullopt});
+  }
   RemoveUnused(graph);
   return graph;
 }

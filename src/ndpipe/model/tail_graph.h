@@ -26,8 +26,9 @@ struct TailPart {
 // `to`: the classifier's input. Errors as CheckCut.
 Result<TailPart> FindTailPart(const Graph& graph, const std::string& cut, const std::string& to);
 
-// The graph up to `cut`, which becomes its one output, declared as float32 without a shape.
-Graph BodyGraph(Graph graph, const std::string& cut);
+// The graph up to these tensors, which become its outputs in this order, declared as float32
+// without shapes.
+Graph GraphUpTo(Graph graph, const std::vector<std::string>& tensors);
 
 // kInvalidArgument unless the tail passes CheckTail, its classifier takes the features of the
 // backbone's, and each of its parameters is one of the part, of the same shape.

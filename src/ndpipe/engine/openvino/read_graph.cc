@@ -8,7 +8,6 @@
 #include "ndpipe/base/bytes.h"
 #include "ndpipe/model/backbone_graph.h"
 #include "ndpipe/model/onnx.h"
-#include "ndpipe/model/prune.h"
 #include "ndpipe/model/tail_graph.h"
 
 namespace ndpipe::engine {
@@ -55,7 +54,7 @@ Result<std::shared_ptr<ov::Model>> ReadBodyOf(ov::Core& core, const model::Backb
   const auto is_cut = model::CheckCut(graph, cut, graph.outputs[0].name);
   if (!is_cut)
     return std::unexpected(Error(is_cut.error()).Within("backbone " + backbone.manifest.name));
-  return ReadGraph(core, model::BodyGraph(std::move(graph), cut));
+  return ReadGraph(core, model::GraphUpTo(std::move(graph), {cut}));
 }
 
 Result<std::shared_ptr<ov::Model>> ReadUpTo(ov::Core& core, const model::Backbone& backbone,
@@ -70,12 +69,7 @@ Result<std::shared_ptr<ov::Model>> ReadUpTo(ov::Core& core, const model::Backbon
     return std::make_shared<ov::Model>(results, whole->get_parameters());
   }
   NDP_ASSIGN(model::Graph graph, model::ReadKeptGraph(backbone.onnx_file));
-  graph.outputs.clear();
-  for (const auto& name : tensors) {
-    graph.outputs.push_back({name, model::DataType::kFloat, std::nullopt});
-  }
-  model::RemoveUnused(graph);
-  return ReadGraph(core, graph);
+  return ReadGraph(core, model::GraphUpTo(std::move(graph), tensors));
 }
 
 Result<std::vector<model::TensorShape>> InferShapes(const std::shared_ptr<ov::Model>& model,
