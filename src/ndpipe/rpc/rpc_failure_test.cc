@@ -49,6 +49,7 @@ TEST_F(NoTuner, EveryCallSaysSoAtOnce) {
   ExpectUnreachable(client_->OpenFeatures(kKey, {})->Send(SomeFeatures(1, 1, 1)).error());
   ExpectUnreachable(client_->OpenLabels(kKey, {})->Finish().error());
   ExpectUnreachable(client_->FetchFile(FileKind::kTail, {}, folder_ / "got", {}).error());
+  ExpectUnreachable(client_->FetchTail({}, {}, {}).error());
 }
 
 TEST_F(NoTuner, ATunerThatComesBackIsUsedAtOnce) {
@@ -117,6 +118,10 @@ TEST_F(LostTuner, InFetchFile) {
   ExpectLost([&] { return client_->FetchFile(FileKind::kTail, {}, folder_ / "got", {}).error(); });
 }
 
+TEST_F(LostTuner, InFetchTail) {
+  ExpectLost([&] { return client_->FetchTail({}, {}, {}).error(); });
+}
+
 TEST_F(LostTuner, InGetWork) {
   handler_.blocked = true;  // NextWork polls `cancelled`, so the server's end ends it
   std::optional<Error> error;
@@ -160,7 +165,7 @@ TEST_F(LostTuner, InAnOperatorsCall) {
 TEST_F(RpcTest, AStopEndsEveryWaitingCall) {
   handler_.blocked = true;
   std::stop_source stop;
-  std::vector<std::optional<Error>> errors(5);
+  std::vector<std::optional<Error>> errors(6);
   std::vector<std::jthread> callers;
   callers.emplace_back(
       [&] { errors[0] = client_->OpenWork(kKey, stop.get_token())->Next().error(); });
@@ -178,13 +183,14 @@ TEST_F(RpcTest, AStopEndsEveryWaitingCall) {
   callers.emplace_back([&] {
     errors[3] = client_->FetchFile(FileKind::kTail, {}, folder_ / "got", stop.get_token()).error();
   });
+  callers.emplace_back([&] { errors[5] = client_->FetchTail({}, {}, stop.get_token()).error(); });
   callers.emplace_back([&] {
     errors[4] =
         client_->SendChanges(
                    "s", [] { return std::vector<photo::Change>(); }, stop.get_token())
             .error();
   });
-  ASSERT_TRUE(Eventually([&] { return handler_.num_blocked == 4; }));
+  ASSERT_TRUE(Eventually([&] { return handler_.num_blocked == 5; }));
   stop.request_stop();
   callers.clear();
   for (const auto& error : errors) {

@@ -163,6 +163,30 @@ TEST_F(VersionStoreTest, AQuantisedFirstVersionIsSmallToo) {
             ErrorCode::kInvalidArgument);
 }
 
+TEST_F(VersionStoreTest, DeepTailsAreQuantisedAndSentToo) {
+  auto deep = MakeTail(2, "early");
+  std::mt19937 random(9);
+  std::normal_distribution<float> normal;
+  deep.parameters = {{"block.bias", {8}, {}}, {"block.weight", {8, 8, 3, 3}, {}}};
+  for (auto& parameter : deep.parameters) {
+    parameter.values.resize(parameter.name == "block.bias" ? 8 : 576);
+    for (float& value : parameter.values) value = normal(random);
+  }
+  const auto first = Add(deep);
+  auto trained = Moved(deep, 0.1F, 1);
+  for (float& value : trained.parameters[1].values) value += 0.01F * normal(random);
+  const auto second = Add(trained, 8);
+  EXPECT_EQ(second.base, first.number);
+  const auto tail = *versions_->LoadTail(second.tail);
+  ASSERT_EQ(tail.parameters.size(), 2U);
+  EXPECT_EQ(tail.parameters[0].values, deep.parameters[0].values);
+  EXPECT_NE(tail.parameters[1].values, deep.parameters[1].values);
+  const auto got = Fetch(second.tail, {first.tail});
+  EXPECT_EQ(got.base, first.tail);
+  EXPECT_LT(got.num_bytes, versions_->TailBytes(second.tail) / 2);
+  EXPECT_EQ(Fetch(second.tail, {}).base, Hash256{});
+}
+
 TEST_F(VersionStoreTest, TheBaseHasTheSameFirstClasses) {
   const auto first = Add(MakeTail(2), 0, {"cat", "dog"});
   const auto grown = Add(MakeTail(3), 8, {"cat", "dog", "cow"});
