@@ -111,6 +111,8 @@ class LabelDatabase {
   // more). Reads both sets of outcomes: seconds for a million photos.
   Result<VersionComparison> Compare(int64_t first, int64_t second, int64_t num_examples);
   Result<int64_t> CountPhotosOf(const std::string& store);  // present ones
+  // Present photos of the store lie in none of the others.
+  Result<bool> HasPhotosAlone(const std::string& store, const std::set<std::string>& others);
 
  private:
   struct Impl;

@@ -201,6 +201,20 @@ TEST_F(LabelDatabaseTest, ATestPhotoOfOneStoreIsOneEverywhere) {
   EXPECT_EQ(photos->front().photo.replicas[1].number, 7);
 }
 
+TEST_F(LabelDatabaseTest, KnowsWhatLiesNowhereElse) {
+  AddPhotos("a", 1, 3);
+  AddPhotos("b", 2, 5);
+  AddPhotos("c", 1, 1);
+  EXPECT_TRUE(*db_->HasPhotosAlone("a", {"b"}));
+  EXPECT_FALSE(*db_->HasPhotosAlone("a", {"b", "c"}));
+  EXPECT_FALSE(*db_->HasPhotosAlone("a", {"a", "b", "c"}));
+  EXPECT_TRUE(*db_->HasPhotosAlone("a", {}));
+  EXPECT_TRUE(*db_->HasPhotosAlone("b", {"a", "c"}));
+  EXPECT_FALSE(*db_->HasPhotosAlone("unknown", {"a"}));
+  Apply("c", {ChangeOf(ChangeKind::kMissing, 1, 1)});
+  EXPECT_TRUE(*db_->HasPhotosAlone("a", {"b", "c"}));
+}
+
 TEST_F(LabelDatabaseTest, SourceLabelsThatDisagreeCountAsNoneUntilAUserDecides) {
   Apply("a", {ChangeOf(ChangeKind::kAdded, 1, 1), ChangeOf(ChangeKind::kSourceLabel, 1, 1, "cat")});
   EXPECT_THAT(Seen(1), Pair("cat", 0));

@@ -285,4 +285,26 @@ Result<int64_t> LabelDatabase::CountPhotosOf(const std::string& store) {
   });
 }
 
+Result<bool> LabelDatabase::HasPhotosAlone(const std::string& store,
+                                           const std::set<std::string>& others) {
+  return impl_->Read([&](sqlite::Database& db) -> Result<bool> {
+    NDP_ASSIGN(const auto names, ReadStoreNames(db));
+    std::string numbers;  // a JSON array: SQLite has no list to bind
+    std::optional<int64_t> own;
+    for (const auto& [number, name] : names) {
+      if (name == store) own = number;
+      if (name != store && others.contains(name)) {
+        numbers += (numbers.empty() ? "" : ",") + std::to_string(number);
+      }
+    }
+    if (!own) return false;
+    NDP_ASSIGN(const auto found,
+               db.QueryInt("SELECT 1 FROM replica r WHERE r.store = ?1 AND r.present > 0 AND NOT "
+                           "EXISTS (SELECT 1 FROM replica o WHERE o.photo = r.photo AND o.present "
+                           "> 0 AND o.store IN (SELECT value FROM json_each(?2))) LIMIT 1",
+                           *own, "[" + numbers + "]"));
+    return found.has_value();
+  });
+}
+
 }  // namespace ndpipe::label
