@@ -19,6 +19,7 @@ bench() { "$build/ndpipe" bench "$@" | tee -a "$lines"; }
 
 bench codecs efficientnet-lite0 "$photos"
 bench catalog
+bench balance
 bench derived
 bench delta -- --folder "$build/bench" efficientnet-lite0 "$resnet"
 if [ -f build/models/efficientnet-lite0/int8/manifest.json ]; then
