@@ -13,7 +13,7 @@ ActiveJob::ActiveJob(JobContext context, JobRecord record, const rpc::Assignment
     : context_(context),
       record_(std::move(record)),
       work_(work),
-      book_(record_.id, context_.wakeup),
+      book_(record_.id, context_.heartbeat, context_.wakeup),
       dispatcher_(work, context_.heartbeat, book_, context_.membership, context_.table,
                   context_.wakeup),
       extract_clock_(record_.extract_seconds),
@@ -63,32 +63,120 @@ double ActiveJob::PatienceSeconds() const {
 }
 
 Status ActiveJob::Drive(const std::string& doing, bool is_busy) {
+  NDP_RETURN_IF_ERROR(AdmitNewcomers());
   NDP_RETURN_IF_ERROR(dispatcher_.Tick());
   if (dispatcher_.started() && !book_.AllDone()) extract_clock_.Start();
   if (book_.AllDone()) extract_clock_.Stop();
   progress_.Record(book_.totals().done);
 
   std::string waiting;
-  size_t num_awaited = 0;
-  for (const auto& store : dispatcher_.Absent()) {
-    const bool gives_up = continues_on_loss_ && store.absent_seconds > PatienceSeconds() &&
-                          !context_.membership.Connected().empty();
-    if (gives_up) {
-      spdlog::warn("job {}: going on without PipeStore {}", record_.id, store.name);
-      NDP_RETURN_IF_ERROR(GiveUp(store));
-    } else {
-      waiting += (waiting.empty() ? "waiting for PipeStore " : ", ") + store.name;
-      ++num_awaited;
-    }
-  }
+  NDP_RETURN_IF_ERROR(LookAfterAbsent(waiting));
   if (!waiting.empty()) {
-    const bool others_work = !book_.held() && book_.StoresWithWork().size() > num_awaited;
+    const bool others_work = !book_.held() && dispatcher_.HasWorkers();
+    waiting = "waiting for PipeStore " + waiting;
     return is_busy || others_work ? SetState(JobState::kWaiting, waiting) : SetIdle(waiting);
+  }
+  if (const auto stuck = DescribeStuck(); !stuck.empty()) {
+    return SetState(JobState::kWaiting, stuck);
   }
   if (const auto trouble = dispatcher_.Trouble(); !trouble.empty()) {
     return SetState(JobState::kWaiting, trouble);
   }
   return SetState(JobState::kRunning, doing);
+}
+
+Status ActiveJob::LookAfterAbsent(std::string& waiting) {
+  std::set<std::string> lost;
+  std::string names;
+  for (const auto& store : dispatcher_.Absent()) {
+    const bool gives_up = continues_on_loss_ && store.absent_seconds > PatienceSeconds() &&
+                          !context_.membership.Connected().empty();
+    auto& list = gives_up ? names : waiting;
+    list += (list.empty() ? "" : ", ") + store.name;
+    if (gives_up) lost.insert(store.id);
+  }
+  if (lost.empty()) return {};
+  auto blocks = book_.TakeOnlyIn(lost);
+  if (blocks.empty()) return {};  // others that have them, too, are still waited for
+  spdlog::warn("job {}: going on without PipeStore {}", record_.id, names);
+  NDP_RETURN_IF_ERROR(GiveUp(std::move(blocks)));
+  context_.wakeup.Raise();
+  return {};
+}
+
+Status ActiveJob::AdmitNewcomers() {
+  for (const auto& store : context_.membership.Connected()) {
+    if (!store.caught_up() || !take_part_.insert(store.id).second) continue;
+    NDP_RETURN_IF_ERROR(Admit(store));
+  }
+  return {};
+}
+
+std::set<std::string> ActiveJob::ConnectedStores() const {
+  std::set<std::string> connected;
+  for (const auto& store : context_.membership.Connected()) connected.insert(store.id);
+  return connected;
+}
+
+std::set<std::string> ActiveJob::TakePart() {
+  std::set<std::string> connected;
+  for (const auto& store : context_.membership.Connected()) {
+    connected.insert(store.id);
+    if (store.caught_up()) take_part_.insert(store.id);
+  }
+  return connected;
+}
+
+// What others can do as well is not worth a word: they do it.
+std::string ActiveJob::DescribeStuck() {
+  std::string text;
+  for (const auto& stuck : book_.FindStuck()) {
+    if (stuck.photos == 0) continue;
+    const auto store = context_.membership.Find(stuck.store);
+    text +=
+        fmt::format("{}PipeStore {} is connected but delivers nothing; {} photos lie only there",
+                    text.empty() ? "" : "; ", store ? store->name : stuck.store, stuck.photos);
+  }
+  return text;
+}
+
+std::optional<Block> ActiveJob::TryElsewhere(Block& done, std::vector<rpc::Failure>& failures) {
+  if (failures.empty() || done.holders.size() < 2) return std::nullopt;
+  Block elsewhere;
+  elsewhere.number = done.number + kMaxPlannedBlocks;
+  elsewhere.run = done.run;
+  const auto connected = ConnectedStores();
+  for (const auto& holder : done.holders) {
+    const bool may_try = holder.store != done.done_by && connected.contains(holder.store);
+    if (may_try) elsewhere.holders.push_back({holder.store, {}});
+  }
+  if (elsewhere.holders.empty()) return std::nullopt;
+
+  std::set<int64_t> failed;
+  for (const auto& failure : failures) failed.insert(failure.photo);
+  failures.clear();
+  const auto photos = done.PhotosIn(done.done_by);
+  std::vector<Holder> whole = std::exchange(done.holders, {});
+  for (const auto& holder : whole) {
+    auto tries = std::ranges::find(elsewhere.holders, holder.store, &Holder::store);
+    Holder& rest = done.holders.emplace_back(Holder{holder.store, {}});
+    for (size_t i = 0; i < photos.size(); ++i) {
+      const bool has_failed = failed.contains(photos[i]);
+      if (!has_failed) rest.photos.push_back(holder.photos[i]);
+      if (has_failed && tries != elsewhere.holders.end()) tries->photos.push_back(holder.photos[i]);
+    }
+  }
+  spdlog::info("job {}: {} photos of block {} failed in store {}; others that have them try again",
+               record_.id, elsewhere.num_photos(), done.number, done.done_by);
+  return elsewhere;
+}
+
+void ActiveJob::LogShares() const {
+  for (const auto& [id, photos] : book_.DonePhotos()) {
+    const auto store = context_.membership.Find(id);
+    spdlog::info("job {}: PipeStore {} has processed {} photos", record_.id,
+                 store ? store->name : id, photos);
+  }
 }
 
 Status ActiveJob::SetIdle(const std::string& why) {

@@ -5,8 +5,10 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <stop_token>
 #include <string>
+#include <vector>
 
 #include "ndpipe/label/label_database.h"
 #include "ndpipe/rpc/operator.h"
@@ -61,12 +63,18 @@ class ActiveJob {
   void OnReport(const std::string& store, const rpc::AssignmentReport& report);
 
  protected:
-  // What becomes of the undone blocks of a store that the job goes on without.
-  virtual Status GiveUp(const StoreView& store) = 0;
+  // What becomes of blocks whose stores the job goes on without: taken from the book, to be
+  // replaced in it.
+  virtual Status GiveUp(std::vector<Block> blocks) = 0;
+  // A store has joined that was not there when the job was planned: it takes part from now on.
+  virtual Status Admit(const StoreView& store) = 0;
 
-  // Sends what is due and looks after lost stores; says in the job's state what it waits for, else
-  // `doing`. is_busy: the Tuner itself works for the job.
+  // Sends what is due and looks after stores that joined, were lost or are stuck; says in the job's
+  // state what it waits for, else `doing`. is_busy: the Tuner itself works for the job.
   Status Drive(const std::string& doing, bool is_busy);
+  std::set<std::string> ConnectedStores() const;
+  // The same; those whose catalogs are known need not be admitted any more.
+  std::set<std::string> TakePart();
   // The job can do nothing but wait. Once that has lasted a while and another job is unfinished, it
   // stands back for that one: kUnavailable.
   Status SetIdle(const std::string& why);
@@ -75,6 +83,10 @@ class ActiveJob {
   // Blocks until every connected store's change log is in the label database.
   Status WaitForCatalogs(const std::stop_token& stop);
   Status SetState(JobState state, const std::string& detail);
+  // A photo that fails in one store may be whole in another: takes such photos out of the delivered
+  // block and its failures; the block in which other connected stores are to try them, if any.
+  std::optional<Block> TryElsewhere(Block& done, std::vector<rpc::Failure>& failures);
+  void LogShares() const;          // who has processed how many photos
   double PatienceSeconds() const;  // how long a lost store is waited for with on-loss continue
 
   JobContext context_;
@@ -86,10 +98,15 @@ class ActiveJob {
 
  private:
   static constexpr int kStandBackHeartbeats = 3;
+  Status AdmitNewcomers();
+  // Goes on without those that were lost for too long; the names of those that it waits for.
+  Status LookAfterAbsent(std::string& waiting);
+  std::string DescribeStuck();
 
   const bool continues_on_loss_;
   std::optional<std::chrono::steady_clock::time_point> idle_since_;  // the job's thread
   bool stands_back_ = false;                                         // the job's thread
+  std::set<std::string> take_part_;                                  // the job's thread
   Progress progress_;
   mutable std::mutex mutex_;
   JobState state_ = JobState::kQueued;  // guarded by mutex_

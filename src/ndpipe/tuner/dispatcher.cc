@@ -19,6 +19,7 @@ Dispatcher::Dispatcher(rpc::Assignment work, std::chrono::milliseconds heartbeat
       wakeup_(wakeup) {}
 
 Status Dispatcher::Tick() {
+  CancelCopies();
   const auto now = std::chrono::steady_clock::now();
   for (const auto& id : book_.StoresWithWork()) {
     const auto store = membership_.Find(id);
@@ -26,21 +27,54 @@ Status Dispatcher::Tick() {
       book_.Unassign(id);
       continue;
     }
+    bool fails_again = false;
     {
       std::lock_guard lock(mutex_);
       Share& share = shares_[id];
       share.name = store->name;
-      if (share.failures > kMaxFailures) {
-        Error error = share.error;
-        return std::unexpected(std::move(error).Within(
-            fmt::format("PipeStore {} has failed {} times in a row", share.name, share.failures)));
-      }
       const bool is_running = share.epoch != 0 && share.session == store->session && !share.ended;
-      if (is_running || now < share.not_before) continue;
+      fails_again = share.failures > kMaxFailures;
+      if (!fails_again && (is_running || now < share.not_before)) continue;
     }
-    NDP_RETURN_IF_ERROR(Assign(*store));
+    NDP_RETURN_IF_ERROR(fails_again ? LeaveOut(id) : Assign(*store));
   }
   return {};
+}
+
+// The others do it, as far as they hold its photos.
+Status Dispatcher::LeaveOut(const std::string& id) {
+  book_.Unassign(id);
+  std::lock_guard lock(mutex_);
+  Share& share = shares_[id];
+  const bool was_left_out = std::exchange(share.is_left_out, true);
+  const auto needed = book_.AwaitedStores([&](const std::string& store) {
+    const auto found = shares_.find(store);
+    return found == shares_.end() || !found->second.is_left_out;
+  });
+  if (needed.contains(id)) {
+    Error error = share.error;
+    return std::unexpected(std::move(error).Within(
+        fmt::format("PipeStore {} has failed {} times in a row", share.name, share.failures)));
+  }
+  if (!was_left_out) {
+    spdlog::error("job {}: going on without PipeStore {}, which has failed {} times in a row: {}",
+                  work_.job, share.name, share.failures, share.error.message);
+  }
+  return {};
+}
+
+void Dispatcher::CancelCopies() {
+  for (const auto& id : book_.StoresWithCopies()) {
+    std::lock_guard lock(mutex_);
+    const auto found = shares_.find(id);
+    book_.Unassign(id);
+    if (found != shares_.end()) Cancel(id, found->second);
+  }
+}
+
+bool Dispatcher::IsConnected(const std::string& id) const {
+  const auto store = membership_.Find(id);
+  return store && store->connected;
 }
 
 Status Dispatcher::Assign(const StoreView& store) {
@@ -64,7 +98,9 @@ Status Dispatcher::Assign(const StoreView& store) {
 
 std::vector<StoreView> Dispatcher::Absent() const {
   std::vector<StoreView> absent;
-  for (const auto& id : book_.StoresWithWork()) {
+  const auto awaited =
+      book_.AwaitedStores([&](const std::string& store) { return IsConnected(store); });
+  for (const auto& id : awaited) {
     auto store = membership_.Find(id);
     if (!store) {
       store.emplace();
@@ -76,14 +112,20 @@ std::vector<StoreView> Dispatcher::Absent() const {
   return absent;
 }
 
+bool Dispatcher::HasWorkers() const {
+  const auto stores = book_.StoresWithWork();
+  return std::ranges::any_of(stores, [&](const std::string& id) { return IsConnected(id); });
+}
+
 bool Dispatcher::AllPrepared() {
+  if (!Absent().empty()) return false;
   for (const auto& id : book_.StoresWithWork()) {
     const auto store = membership_.Find(id);
+    if (!store || !store->connected) continue;
     std::lock_guard lock(mutex_);
     const Share& share = shares_[id];
-    if (!store || !store->connected || !share.prepared || share.session != store->session) {
-      return false;
-    }
+    if (share.is_left_out) continue;
+    if (!share.prepared || share.session != store->session) return false;
   }
   return true;
 }
@@ -92,7 +134,7 @@ std::string Dispatcher::Trouble() {
   std::string trouble;
   std::lock_guard lock(mutex_);
   for (const auto& [id, share] : shares_) {
-    if (!share.ended || share.failures == 0) continue;
+    if (!share.ended || share.failures == 0 || share.is_left_out) continue;
     if (!trouble.empty()) trouble += "; ";
     trouble += fmt::format("{}: {} (try {} of {} comes)", share.name, share.error.message,
                            share.failures + 1, kMaxFailures + 1);
@@ -104,15 +146,19 @@ void Dispatcher::CancelAll() {
   std::lock_guard lock(mutex_);
   for (auto& [id, share] : shares_) {
     book_.Unassign(id);
-    if (share.epoch == 0 || share.ended) continue;
-    membership_.Send(id, share.session, rpc::CancelAssignment{work_.job, share.epoch});
-    share.ended = true;
+    Cancel(id, share);
   }
+}
+
+void Dispatcher::Cancel(const std::string& id, Share& share) {
+  if (share.epoch == 0 || share.ended) return;
+  membership_.Send(id, share.session, rpc::CancelAssignment{work_.job, share.epoch});
+  share.ended = true;
 }
 
 void Dispatcher::OnReport(const std::string& store, const rpc::AssignmentReport& report) {
   const int64_t done_photos = book_.DonePhotosOf(store);
-  const bool has_work = book_.StoresWithWork().contains(store);
+  const bool has_ended = book_.HasEnded(store);
   {
     std::lock_guard lock(mutex_);
     const auto found = shares_.find(store);
@@ -123,7 +169,7 @@ void Dispatcher::OnReport(const std::string& store, const rpc::AssignmentReport&
     const bool is_done = report.state == rpc::AssignmentState::kDone;
     if (report.state == rpc::AssignmentState::kPrepared) {
       share.prepared = true;
-    } else if (is_done && (!has_work || done_photos > share.done_photos_at_start)) {
+    } else if (is_done && (has_ended || done_photos > share.done_photos_at_start)) {
       share.ended = true;
       share.failures = 0;
     } else {

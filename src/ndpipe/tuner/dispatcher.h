@@ -15,10 +15,11 @@
 
 namespace ndpipe::tuner {
 
-// A store gets an assignment, with a fresh epoch, when it has undone blocks, is connected, and has
-// none from this connection that still runs. One that reports an error gets the next after a
-// growing pause, kMaxFailures times in a row without progress. Borrows everything. The job's thread
-// calls all but OnReport, which any thread may call.
+// A store gets an assignment, with a fresh epoch, when it holds undone blocks, is connected, and
+// has none from this connection that still runs. One that reports an error gets the next after a
+// growing pause, kMaxFailures times in a row without progress; then the others go on without it, if
+// they hold its photos as well. Borrows everything. The job's thread calls all but OnReport, which
+// any thread may call.
 class Dispatcher {
  public:
   static constexpr int kMaxFailures = 5;
@@ -27,12 +28,14 @@ class Dispatcher {
   Dispatcher(rpc::Assignment work, std::chrono::milliseconds heartbeat, ShareBook& book,
              Membership& membership, JobTable& table, Wakeup& wakeup);
 
-  // Sends the assignments that are due. The error of a store that has failed too often ends the
-  // job.
+  // Sends the assignments that are due, and takes back those that are of no use any more. The error
+  // of a store that has failed too often ends the job.
   Status Tick();
-  // Stores with undone blocks that are not connected.
+  // Stores that are not connected and hold undone blocks that no connected store holds.
   std::vector<StoreView> Absent() const;
-  // Every connected store with undone blocks has backbone and tail, verified.
+  // A connected store holds undone blocks.
+  bool HasWorkers() const;
+  // None is absent, and every connected store with undone blocks has backbone and tail, verified.
   bool AllPrepared();
   // What the stores that wait for their next try complained of; empty: nothing.
   std::string Trouble();
@@ -50,13 +53,18 @@ class Dispatcher {
     bool prepared = false;
     bool ended = false;
     int failures = 0;
+    bool is_left_out = false;          // it has failed too often
     int64_t done_photos_at_start = 0;  // of the assignment
     int64_t done_photos_at_failure = 0;
     Time not_before{};
     std::string name;
     Error error;  // the last one
   };
+  bool IsConnected(const std::string& store) const;
   Status Assign(const StoreView& store);
+  void CancelCopies();
+  Status LeaveOut(const std::string& store);
+  void Cancel(const std::string& store, Share& share);        // with mutex_ held
   void Fail(Share& share, int64_t done_photos, Error error);  // with mutex_ held
 
   const rpc::Assignment work_;

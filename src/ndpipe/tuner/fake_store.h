@@ -2,7 +2,9 @@
 // the photo's id.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <deque>
 #include <functional>
@@ -122,12 +124,14 @@ class FakeStore {
   }
 
   // Faults and observations; set before Connect.
-  std::atomic<int> blocks_until_death{-1};  // acknowledged blocks after which the process dies
-  std::atomic<int> wrong_space_blocks{0};   // so many blocks come from another feature space
-  std::atomic<bool> send_twice{false};      // every block is delivered twice
-  std::atomic<bool> paused{false};          // no block is delivered meanwhile
+  std::atomic<int> blocks_until_death{-1};   // acknowledged blocks after which the process dies
+  std::atomic<int> wrong_space_blocks{0};    // so many blocks come from another feature space
+  std::atomic<bool> send_twice{false};       // every block is delivered twice
+  std::atomic<bool> paused{false};           // no block is delivered meanwhile
+  std::atomic<double> photos_per_second{0};  // at most; 0: as fast as it can
   std::atomic<int64_t> feature_bytes{0};  // that its heartbeats tell of; twice as much of sidecars
   std::atomic<int> blocks_sent{0};
+  std::atomic<int64_t> photos_sent{0};
   std::atomic<int64_t> last_epoch{0};
   std::atomic<int64_t> last_job{0};
   std::set<photo::PhotoId> broken;  // photos that fail
@@ -244,6 +248,7 @@ class FakeStore {
       if (!*block) return Report(life, assignment, rpc::AssignmentState::kDone);
       while (paused && !gone()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
       if (gone()) return;
+      Spend((*block)->photos.size(), gone);
       {
         std::lock_guard lock(seen_mutex);
         runs_seen.push_back((*block)->run);
@@ -256,6 +261,7 @@ class FakeStore {
       if (!sent && sent.error().code == ErrorCode::kAborted) return;
       if (!sent) return Report(life, assignment, rpc::AssignmentState::kFailed, sent.error());
       ++blocks_sent;
+      photos_sent += static_cast<int64_t>((*block)->photos.size());
       if (blocks_until_death > 0 && --blocks_until_death == 0) return HangUp(life);
     }
   }
@@ -279,6 +285,22 @@ class FakeStore {
       tails_[tail] = std::move(weights);
     }
     return model::ParseTail(model::SerializeWeights(tails_.at(tail)));
+  }
+
+  // The time that the photos take at the store's pace. Pauses are as long as the system makes them:
+  // the next one makes up for it.
+  void Spend(size_t num_photos, const std::function<bool()>& gone) {
+    const double pace = photos_per_second;
+    if (pace <= 0) return;
+    const auto now = std::chrono::steady_clock::now();
+    constexpr auto kLate = std::chrono::milliseconds(50);
+    busy_until_ = std::max(busy_until_, now - kLate) +
+                  std::chrono::nanoseconds(
+                      static_cast<int64_t>(1e9 * static_cast<double>(num_photos) / pace));
+    while (!gone() && std::chrono::steady_clock::now() < busy_until_) {
+      std::this_thread::sleep_until(
+          std::min(busy_until_, std::chrono::steady_clock::now() + std::chrono::milliseconds(5)));
+    }
   }
 
   FakePhoto PhotoOf(int64_t number) {
@@ -343,6 +365,7 @@ class FakeStore {
   }
 
   const std::string id_;
+  std::chrono::steady_clock::time_point busy_until_;  // the working thread's
   std::mutex mutex_;
   rpc::StoreLinkHandler* handler_ = nullptr;  // set by Connect
   std::map<int64_t, FakePhoto> photos_;       // guarded by mutex_

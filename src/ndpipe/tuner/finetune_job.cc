@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <unordered_map>
 #include <utility>
 
@@ -72,7 +73,7 @@ Result<std::vector<label::TrainingPhoto>> FinetuneJob::ChoosePhotos(
     const std::set<std::string>& stores) {
   NDP_ASSIGN(auto photos, context_.labels.TrainingPhotos());
   std::erase_if(photos, [&](const label::TrainingPhoto& photo) {
-    return ChooseReplica(photo.photo, stores) == nullptr;
+    return !LiesInOneOf(photo.photo.replicas, stores);
   });
   const bool has_test = std::any_of(photos.begin(), photos.end(), [](const auto& photo) {
     return photo.part == photo::Part::kTest;
@@ -111,8 +112,7 @@ Result<std::vector<label::LabelId>> FinetuneJob::ChooseClasses(
 }
 
 Status FinetuneJob::Plan() {
-  std::set<std::string> stores;
-  for (const auto& store : context_.membership.Connected()) stores.insert(store.id);
+  const auto stores = TakePart();
   NDP_ASSIGN(const auto photos, ChoosePhotos(stores));
   NDP_ASSIGN(plan_.classes, ChooseClasses(photos));
   std::unordered_map<label::LabelId, int32_t> class_of;
@@ -135,15 +135,14 @@ Status FinetuneJob::Plan() {
   planned.reserve(photos.size());
   size_t next_training = 0, next_evaluation = 0;
   for (const auto& photo : photos) {
-    const auto* replica = ChooseReplica(photo.photo, stores);
     const bool is_evaluation = photo.part != photo::Part::kTrain;
     const int64_t run =
         is_evaluation ? evaluation_runs[next_evaluation++] : training_runs[next_training++];
-    planned.push_back({replica->store,
-                       run,
-                       replica->number,
-                       {photo.photo.id, class_of.at(photo.label), is_evaluation}});
-    plan_.stores.insert(replica->store);
+    planned.push_back(
+        {run, photo.photo.replicas, {photo.photo.id, class_of.at(photo.label), is_evaluation}});
+    for (const auto& replica : photo.photo.replicas) {
+      if (stores.contains(replica.store)) plan_.stores.insert(replica.store);
+    }
   }
   const auto blocks = MakeBlocks(std::move(planned), backbone_.feature_size, 1);
   spdlog::info("job {}: {} training and {} {} photos of {} classes on {} PipeStores, {} blocks",
@@ -189,7 +188,7 @@ Status FinetuneJob::CheckBlock(const Block& planned, const rpc::FeatureBlock& bl
                             block.block, block.run, block.features.size(), block.feature_size,
                             planned.run, backbone_.feature_size));
   }
-  return CheckPhotos(planned.photos, block.photos, block.failures);
+  return CheckPhotos(planned.PhotosIn(planned.done_by), block.photos, block.failures);
 }
 
 namespace {
@@ -225,46 +224,81 @@ Status FinetuneJob::OnFeatures(const rpc::AssignmentKey& key, rpc::FeatureBlock 
   }
   DropInfinite(block);
   Block done = delivery.block();
+  auto elsewhere = TryElsewhere(done, block.failures);
   done.done = true;
   done.failed = static_cast<int64_t>(block.failures.size());
   done.feature_bytes = static_cast<int64_t>(block.features.size() * sizeof(Half));
   done.photo_bytes = std::max<int64_t>(0, block.photo_bytes);
   done.from_features = CachedPhotos(block.from_features, block.photos);
   NDP_RETURN_IF_ERROR(spool_.Write(block));
-  NDP_RETURN_IF_ERROR(context_.table.MarkBlock(record_.id, done, extract_clock_.Seconds()));
-  delivery.Commit(std::move(done));
+  NDP_RETURN_IF_ERROR(context_.table.MarkBlock(record_.id, done, extract_clock_.Seconds(),
+                                               elsewhere ? &*elsewhere : nullptr));
+  delivery.Commit(std::move(done), std::move(elsewhere));
   return {};
 }
 
-Status FinetuneJob::GiveUp(const StoreView& store) {
-  const auto undone = book_.UndoneOf(store.id);
-  std::set<std::string> connected;
-  for (const auto& other : context_.membership.Connected()) connected.insert(other.id);
-  NDP_ASSIGN(const auto photos, context_.labels.TrainingPhotos());
-  std::unordered_map<Hash256, const label::PlacedPhoto*> placed;
-  for (const auto& photo : photos) placed.emplace(photo.photo.id, &photo.photo);
+namespace {
 
-  std::vector<Planned> moved;
+// Where the photos of a block lie: those places that it was planned with, and those known now.
+std::vector<label::Replica> PlacesOf(const Block& block, size_t index,
+                                     const std::vector<label::Replica>* known) {
+  std::map<std::string, int64_t> numbers;  // by store
+  for (const auto& holder : block.holders) numbers[holder.store] = holder.photos[index];
+  if (known != nullptr) {
+    for (const auto& replica : *known) numbers[replica.store] = replica.number;
+  }
+  std::vector<label::Replica> places;
+  for (const auto& [store, number] : numbers) places.push_back({store, number});
+  return places;
+}
+
+}  // namespace
+
+Status FinetuneJob::PlanAgain(const std::vector<Block>& taken, bool may_lack) {
+  const auto connected = ConnectedStores();
+  NDP_ASSIGN(const auto photos, context_.labels.TrainingPhotos());
+  std::unordered_map<Hash256, const std::vector<label::Replica>*> known;
+  for (const auto& photo : photos) known.emplace(photo.photo.id, &photo.photo.replicas);
+
+  std::vector<Planned> again;
   std::vector<Hash256> lacking;
   std::vector<int64_t> removed;
-  for (const auto& block : undone) {
+  for (const auto& block : taken) {
     removed.push_back(block.number);
     NDP_ASSIGN(const auto samples, context_.table.LoadSamples(record_.id, block.number));
-    for (const auto& sample : samples) {
-      const auto found = placed.find(sample.id);
-      const auto* replica =
-          found == placed.end() ? nullptr : ChooseReplica(*found->second, connected);
-      if (replica == nullptr) {
-        lacking.push_back(sample.id);
+    if (std::ssize(samples) != block.num_photos()) {
+      return Fail(ErrorCode::kDataLoss,
+                  fmt::format("jobs.db is damaged: block {} of job {} has {} photos and {} samples",
+                              block.number, record_.id, block.num_photos(), samples.size()));
+    }
+    for (size_t i = 0; i < samples.size(); ++i) {
+      const auto found = known.find(samples[i].id);
+      auto places = PlacesOf(block, i, found == known.end() ? nullptr : found->second);
+      if (may_lack && !LiesInOneOf(places, connected)) {
+        lacking.push_back(samples[i].id);
       } else {
-        moved.push_back({replica->store, block.run, replica->number, sample});
+        again.push_back({block.run, std::move(places), samples[i]});
       }
     }
   }
-  auto blocks = MakeBlocks(std::move(moved), backbone_.feature_size, book_.NextBlockNumber());
+  auto blocks = MakeBlocks(std::move(again), backbone_.feature_size, book_.NextBlockNumber());
   NDP_RETURN_IF_ERROR(context_.table.ReplaceBlocks(record_.id, removed, blocks, lacking));
-  book_.Replace(store.id, std::move(blocks));
-  context_.wakeup.Raise();
+  book_.Replace(taken, std::move(blocks));
+  return {};
+}
+
+Status FinetuneJob::GiveUp(std::vector<Block> blocks) { return PlanAgain(blocks, true); }
+
+// The photos of a fine-tune are fixed when it is planned: of the newcomer's only those count that
+// lie elsewhere, too.
+Status FinetuneJob::Admit(const StoreView& store) {
+  if (book_.HeldPhotosOf(store.id) > 0) return {};  // it was known when they were planned
+  const auto taken = book_.TakeFree(ConnectedStores());
+  if (!taken.empty()) NDP_RETURN_IF_ERROR(PlanAgain(taken, false));
+  spdlog::info(
+      "job {}: PipeStore {} joined late: {} photos of the job lie there, too; photos that "
+      "only it has wait for the next fine-tune",
+      record_.id, store.name, book_.HeldPhotosOf(store.id));
   return {};
 }
 
@@ -325,6 +359,7 @@ Status FinetuneJob::FinishWith(Trained trained) {
     final_report = JobTable::FinalReport{record_.id, ended.report};
   }
   NDP_ASSIGN(const int64_t child_id, context_.table.Finish(ended, child, final_report));
+  LogShares();
   spdlog::info("job {}: made model version {}{}", record_.id, version.number,
                child_id != 0 ? fmt::format("; relabel is job {}", child_id) : "");
   return {};

@@ -20,7 +20,8 @@ class FinetuneJob : public ActiveJob {
   Status OnFeatures(const rpc::AssignmentKey& key, rpc::FeatureBlock block) override;
 
  protected:
-  Status GiveUp(const StoreView& store) override;
+  Status GiveUp(std::vector<Block> blocks) override;
+  Status Admit(const StoreView& store) override;
 
  private:
   FinetuneJob(const JobContext& context, JobRecord record, rpc::FinetuneRequest request,
@@ -31,6 +32,9 @@ class FinetuneJob : public ActiveJob {
   Result<std::vector<label::TrainingPhoto>> ChoosePhotos(const std::set<std::string>& stores);
   Result<std::vector<label::LabelId>> ChooseClasses(
       const std::vector<label::TrainingPhoto>& photos);
+  // Blocks taken from the book come again with all places of their photos that are known now. What
+  // lies in no connected store is lacking where `may_lack`.
+  Status PlanAgain(const std::vector<Block>& taken, bool may_lack);
   Result<Trained> ExtractAndTrain(const std::stop_token& stop);
   std::string Doing() const;
   Status CheckBlock(const Block& planned, const rpc::FeatureBlock& block);

@@ -3,16 +3,13 @@
 #include <fmt/format.h>
 
 #include <array>
-#include <cstring>
 
-#include "ndpipe/base/bytes.h"
 #include "ndpipe/base/clock.h"
-#include "ndpipe/rpc/store_link.h"
 
 namespace ndpipe::tuner {
 namespace {
 
-constexpr std::array<const char*, 1> kMigrations = {R"sql(
+constexpr std::array<const char*, 2> kMigrations = {R"sql(
 CREATE TABLE counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 INSERT INTO counter VALUES ('epoch', 0);
 CREATE TABLE store (
@@ -42,6 +39,15 @@ CREATE TABLE store_lack (job INTEGER NOT NULL, photo BLOB NOT NULL, PRIMARY KEY 
 CREATE TABLE run (
   job INTEGER NOT NULL, run INTEGER NOT NULL, seconds REAL NOT NULL, overlapped REAL NOT NULL,
   PRIMARY KEY (job, run)) WITHOUT ROWID;
+)sql",
+                                                    R"sql(
+CREATE TABLE block_holder (
+  id INTEGER PRIMARY KEY, job INTEGER NOT NULL, block INTEGER NOT NULL, store TEXT NOT NULL,
+  photos BLOB NOT NULL, UNIQUE (job, block, store));
+INSERT INTO block_holder (job, block, store, photos) SELECT job, block, store, photos FROM block;
+ALTER TABLE block RENAME COLUMN store TO done_by;
+UPDATE block SET done_by = '' WHERE done = 0;
+ALTER TABLE block DROP COLUMN photos;
 )sql"};
 
 constexpr char kJobColumns[] =
@@ -72,32 +78,6 @@ JobRecord ReadJob(const sqlite::Statement& row) {
   job.report = row.Text(18);
   job.report_final = row.Int(19) != 0;
   return job;
-}
-
-// 37 bytes a sample: id, class index, 1 for an evaluation photo.
-constexpr size_t kSampleBytes = sizeof(Hash256) + sizeof(int32_t) + 1;
-
-std::vector<uint8_t> PackSamples(std::span<const Sample> samples) {
-  ByteWriter writer;
-  for (const auto& sample : samples) {
-    writer.WriteBytes(sample.id.bytes);
-    writer.Write<int32_t>(sample.class_index);
-    writer.Write<uint8_t>(sample.is_evaluation ? 1 : 0);
-  }
-  return writer.Take();
-}
-
-Result<std::vector<Sample>> UnpackSamples(std::span<const uint8_t> bytes) {
-  ByteReader reader(bytes);
-  std::vector<Sample> samples(bytes.size() / kSampleBytes);
-  for (auto& sample : samples) {
-    NDP_ASSIGN(const auto id, reader.ReadBytes(sizeof(Hash256)));
-    std::memcpy(sample.id.bytes.data(), id.data(), id.size());
-    NDP_ASSIGN(sample.class_index, reader.Read<int32_t>());
-    NDP_ASSIGN(const auto is_evaluation, reader.Read<uint8_t>());
-    sample.is_evaluation = is_evaluation != 0;
-  }
-  return samples;
 }
 
 constexpr int kFirstFinished = static_cast<int>(JobState::kDone);
@@ -209,7 +189,7 @@ Result<int64_t> JobTable::Finish(const JobRecord& job, const std::optional<JobRe
       "failed = ?7, report = ?8, overall_seconds = ?9, finished_us = ?10 WHERE id = ?1",
       job.id, static_cast<int>(job.state), job.error, job.version, job.done, job.total, job.failed,
       job.report, job.overall_seconds, NowUtcUs()));
-  for (const char* table : {"block", "run", "store_lack"}) {
+  for (const char* table : {"block", "block_holder", "run", "store_lack"}) {
     NDP_RETURN_IF_ERROR(db_.Run(fmt::format("DELETE FROM {} WHERE job = ?1", table), job.id));
   }
   int64_t child_id = 0;
@@ -236,108 +216,6 @@ Result<std::vector<JobTable::FinalReport>> JobTable::Unannounced() {
 Status JobTable::MarkAnnounced(int64_t id) {
   std::lock_guard lock(mutex_);
   return db_.Run("UPDATE job SET announced = 1 WHERE id = ?1", id);
-}
-
-Status JobTable::InsertBlocks(int64_t job, std::span<const Block> blocks) {
-  for (const auto& block : blocks) {
-    NDP_RETURN_IF_ERROR(db_.Run(
-        "INSERT INTO block (job, block, run, store, photos, samples) VALUES (?1, ?2, ?3, ?4, ?5, "
-        "?6)",
-        job, block.number, block.run, block.store,
-        std::span<const uint8_t>(PackNumbers(block.photos)),
-        std::span<const uint8_t>(PackSamples(block.samples))));
-  }
-  return {};
-}
-
-Status JobTable::AddBlocks(int64_t job, const std::string& plan, std::span<const Block> blocks) {
-  std::lock_guard lock(mutex_);
-  NDP_ASSIGN(auto transaction, sqlite::Transaction::Begin(db_));
-  NDP_RETURN_IF_ERROR(db_.Run("UPDATE job SET plan = ?2 WHERE id = ?1", job, plan));
-  NDP_RETURN_IF_ERROR(InsertBlocks(job, blocks));
-  return transaction.Commit();
-}
-
-Status JobTable::ReplaceBlocks(int64_t job, std::span<const int64_t> removed,
-                               std::span<const Block> blocks, std::span<const Hash256> lacking) {
-  std::lock_guard lock(mutex_);
-  NDP_ASSIGN(auto transaction, sqlite::Transaction::Begin(db_));
-  for (const int64_t number : removed) {
-    NDP_RETURN_IF_ERROR(
-        db_.Run("DELETE FROM block WHERE job = ?1 AND block = ?2 AND done = 0", job, number));
-  }
-  NDP_RETURN_IF_ERROR(InsertBlocks(job, blocks));
-  for (const auto& photo : lacking) {
-    NDP_RETURN_IF_ERROR(db_.Run("INSERT OR IGNORE INTO store_lack (job, photo) VALUES (?1, ?2)",
-                                job, std::span<const uint8_t>(photo.bytes)));
-  }
-  return transaction.Commit();
-}
-
-Result<std::vector<Block>> JobTable::LoadBlocks(int64_t job) {
-  std::lock_guard lock(mutex_);
-  std::vector<Block> blocks;
-  Status unpacked;
-  NDP_RETURN_IF_ERROR(db_.Query(
-      "SELECT block, run, store, photos, done, failed, feature_bytes, photo_bytes, from_features "
-      "FROM block WHERE job = ?1 ORDER BY block",
-      [&](const sqlite::Statement& row) {
-        Block block;
-        block.number = row.Int(0);
-        block.run = row.Int(1);
-        block.store = row.Text(2);
-        auto photos = UnpackNumbers(row.Blob(3), rpc::kMaxPhotosPerBlock);
-        if (!photos) {
-          unpacked = Fail(ErrorCode::kDataLoss, photos.error().message);
-          return;
-        }
-        block.photos = *std::move(photos);
-        block.done = row.Int(4) != 0;
-        block.failed = row.Int(5);
-        block.feature_bytes = row.Int(6);
-        block.photo_bytes = row.Int(7);
-        block.from_features = row.Int(8);
-        blocks.push_back(std::move(block));
-      },
-      job));
-  if (!unpacked) return std::unexpected(std::move(unpacked).error().Within("jobs.db"));
-  return blocks;
-}
-
-Result<std::vector<Sample>> JobTable::LoadSamples(int64_t job, int64_t block) {
-  std::lock_guard lock(mutex_);
-  Result<std::vector<Sample>> samples =
-      Fail(ErrorCode::kNotFound, fmt::format("job {} has no block {}", job, block));
-  NDP_RETURN_IF_ERROR(db_.Query(
-      "SELECT samples FROM block WHERE job = ?1 AND block = ?2",
-      [&](const sqlite::Statement& row) { samples = UnpackSamples(row.Blob(0)); }, job, block));
-  return samples;
-}
-
-Status JobTable::MarkBlock(int64_t job, const Block& block, double extract_seconds) {
-  std::lock_guard lock(mutex_);
-  return UpdateBlock(job, block, extract_seconds);
-}
-
-Status JobTable::MarkLabelled(int64_t job, const Block& block, double extract_seconds) {
-  std::lock_guard lock(mutex_);
-  NDP_RETURN_IF_ERROR(db_.Execute("PRAGMA synchronous=NORMAL"));
-  auto updated = UpdateBlock(job, block, extract_seconds);
-  // Everything else that this table says is durable.
-  NDP_RETURN_IF_ERROR(db_.Execute("PRAGMA synchronous=FULL"));
-  return updated;
-}
-
-Status JobTable::UpdateBlock(int64_t job, const Block& block, double extract_seconds) {
-  NDP_ASSIGN(auto transaction, sqlite::Transaction::Begin(db_));
-  NDP_RETURN_IF_ERROR(
-      db_.Run("UPDATE block SET done = ?3, failed = ?4, feature_bytes = ?5, photo_bytes = ?6, "
-              "from_features = ?7 WHERE job = ?1 AND block = ?2",
-              job, block.number, block.done, block.failed, block.feature_bytes, block.photo_bytes,
-              block.from_features));
-  NDP_RETURN_IF_ERROR(
-      db_.Run("UPDATE job SET extract_seconds = ?2 WHERE id = ?1", job, extract_seconds));
-  return transaction.Commit();
 }
 
 Result<int64_t> JobTable::CountLacking(int64_t job) {

@@ -52,18 +52,38 @@ struct Sample {
   bool is_evaluation = false;
 };
 
-// A piece of a job's share: photos of one store whose outcome is committed together.
-struct Block {
-  int64_t number = 0;  // in the job
-  int64_t run = 0;
+// What failed in one store and others are to try becomes a block with so much greater a number.
+inline constexpr int64_t kMaxPlannedBlocks = int64_t{1} << 32;
+
+// A store that has every photo of a block.
+struct Holder {
   std::string store;
-  std::vector<int64_t> photos;  // numbers in the store
+  std::vector<int64_t> photos;  // their numbers in it, in the order of the block
+};
+
+// A piece of a job's work: photos that lie in the same stores and whose outcome is committed
+// together, by one of these stores.
+struct Block {
+  int64_t number = 0;  // in the job; from kMaxPlannedBlocks on: what failed in another block
+  int64_t run = 0;
+  std::vector<Holder> holders;  // by store; one at least, each with as many photos, above 0
   std::vector<Sample> samples;  // fine-tune: one a photo; LoadBlocks leaves it empty
   bool done = false;
+  std::string done_by;  // the store, when it is done
   int64_t failed = 0;
   int64_t feature_bytes = 0;
   int64_t photo_bytes = 0;
   int64_t from_features = 0;  // photos whose features were cached
+
+  int64_t num_photos() const {
+    return holders.empty() ? 0 : static_cast<int64_t>(holders.front().photos.size());
+  }
+  bool IsIn(const std::string& store) const { return Find(store) != nullptr; }
+  // The numbers of its photos in a store that is a holder.
+  const std::vector<int64_t>& PhotosIn(const std::string& store) const;
+
+ private:
+  const Holder* Find(const std::string& store) const;
 };
 
 struct RunRecord {
@@ -103,16 +123,19 @@ class JobTable {
   // ---- their work ----
   // One transaction. Block numbers are given by the caller, above all that exist.
   Status AddBlocks(int64_t job, const std::string& plan, std::span<const Block> blocks);
-  // One transaction: undone blocks of the store go, `blocks` come, photos become lacking.
+  // One transaction: those of `removed` that are undone go, `blocks` come, photos become lacking.
   Status ReplaceBlocks(int64_t job, std::span<const int64_t> removed, std::span<const Block> blocks,
                        std::span<const Hash256> lacking);
   Result<std::vector<Block>> LoadBlocks(int64_t job);
   Result<std::vector<Sample>> LoadSamples(int64_t job, int64_t block);
-  Status MarkBlock(int64_t job, const Block& block, double extract_seconds);
+  // elsewhere: those of its photos that others are to try again, or null; the block has the rest.
+  Status MarkBlock(int64_t job, const Block& block, double extract_seconds,
+                   const Block* elsewhere = nullptr);
   // MarkBlock without waiting for the disk, for blocks whose outcomes are durable: kill -9 of the
   // Tuner does not lose the mark, a power failure may. The block then comes again, and writing its
   // outcomes again changes nothing.
-  Status MarkLabelled(int64_t job, const Block& block, double extract_seconds);
+  Status MarkLabelled(int64_t job, const Block& block, double extract_seconds,
+                      const Block* elsewhere = nullptr);
   Result<int64_t> CountLacking(int64_t job);
   Status AddRun(int64_t job, const RunRecord& run, double overall_seconds);
   Result<std::vector<RunRecord>> Runs(int64_t job);
@@ -126,7 +149,10 @@ class JobTable {
  private:
   explicit JobTable(sqlite::Database db) : db_(std::move(db)) {}
   Status InsertBlocks(int64_t job, std::span<const Block> blocks);
-  Status UpdateBlock(int64_t job, const Block& block, double extract_seconds);
+  Status LoadHolders(int64_t job, std::vector<Block>& blocks);
+  Status UpdateBlock(int64_t job, const Block& block, double extract_seconds,
+                     const Block* elsewhere);
+  Status SplitBlock(int64_t job, const Block& block, const Block& elsewhere);
   Result<int64_t> InsertJob(const JobRecord& job);
 
   std::mutex mutex_;

@@ -1,5 +1,5 @@
-// Who does what: pure functions from photos and connected stores to blocks
-// (docs/decisions/0007-work-blocks.md).
+// Who can do what: pure functions from photos and the stores where they lie to blocks
+// (docs/decisions/0007-work-blocks.md, 0019-replicas-balance-the-load.md).
 #pragma once
 
 #include <cstdint>
@@ -13,18 +13,20 @@
 
 namespace ndpipe::tuner {
 
-// At most 512, so that a feature block stays under 1.5 MiB, and at most 256 in small shares.
-int64_t PhotosPerBlock(int64_t feature_size, int64_t photos_of_store);
+// At most 512, so that a feature block stays under 1.5 MiB, and at most 256 where there are few.
+// num_photos: that lie in the same stores.
+int64_t PhotosPerBlock(int64_t feature_size, int64_t num_photos);
 
-// For a relabel, whose blocks hold no features: a 256th of the share, which is what a crash repeats
-// at most of each block in progress; at least 256, at most 4096 photos and 4 MiB of features in the
-// store's memory.
-int64_t PhotosPerRelabelBlock(int64_t feature_size, int64_t photos_of_store);
+// For a relabel, whose blocks hold no features: a 256th of the photos, which is what a crash
+// repeats at most of each block in progress; at least 256, at most 4096 photos and 4 MiB of
+// features in the store's memory.
+int64_t PhotosPerRelabelBlock(int64_t feature_size, int64_t num_photos);
 
-// The replica that processes a photo, among the stores; the same whatever else is in the set as
-// long as the candidates are. Null: it lies on none of them.
-const label::Replica* ChooseReplica(const label::PlacedPhoto& photo,
-                                    const std::set<std::string>& stores);
+// What blocks hold, in the order in which they are handed out. Of photos that several stores have
+// the last blocks are small, so that these stores end together.
+std::vector<int64_t> BlockSizes(int64_t num_photos, int64_t photos_per_block, size_t num_holders);
+
+bool LiesInOneOf(const std::vector<label::Replica>& replicas, const std::set<std::string>& stores);
 
 // Cuts photos into num_runs slices whose sizes differ by one at most: the run of each. Depends on
 // seed and the set of ids only.
@@ -32,19 +34,28 @@ std::vector<int64_t> SliceRuns(const std::vector<Hash256>& ids, uint64_t seed, i
 
 // One photo on its way into a block.
 struct Planned {
-  std::string store;
   int64_t run = 0;
-  int64_t number = 0;
+  std::vector<label::Replica> replicas;  // by store id; one at least
   Sample sample;
 };
 
-// Blocks of photos of one store and run, ascending by number in the store.
+// Blocks of photos of one run and the same stores, ascending by number in the first of these.
 std::vector<Block> MakeBlocks(std::vector<Planned> photos, int64_t feature_size,
                               int64_t first_block);
 
-// Numbers of photos by the store that processes them.
-using Shares = std::map<std::string, std::vector<int64_t>>;
-// Blocks of a relabel, in one run, ascending by number in the store.
-std::vector<Block> MakeRelabelBlocks(Shares shares, int64_t feature_size, int64_t first_block);
+// Photos by the stores where they lie. Numbers only: a relabel may have millions.
+class HeldPhotos {
+ public:
+  void Add(const std::vector<label::Replica>& replicas);  // by store id; one at least
+  bool empty() const { return groups_.empty(); }
+
+ private:
+  friend std::vector<Block> MakeRelabelBlocks(HeldPhotos photos, int64_t feature_size,
+                                              int64_t first_block);
+  // By stores: for each of them the photos' numbers in it, in one order.
+  std::map<std::vector<std::string>, std::vector<std::vector<int64_t>>> groups_;
+};
+// Blocks of a relabel, in one run, ascending by number in the first store.
+std::vector<Block> MakeRelabelBlocks(HeldPhotos photos, int64_t feature_size, int64_t first_block);
 
 }  // namespace ndpipe::tuner

@@ -4,6 +4,8 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <functional>
+#include <numeric>
 #include <set>
 
 #include "ndpipe/base/file.h"
@@ -43,25 +45,46 @@ TEST(PlanningTest, BlocksStayUnderTheirBounds) {
   EXPECT_EQ(PhotosPerBlock(1280, 1'000'000), 512);
   EXPECT_EQ(PhotosPerBlock(2048, 1'000'000), 384);
   EXPECT_EQ(PhotosPerBlock(100'000'000, 10), 1);
+  // Photos of a, of b, and of both, where b has them in the other order.
   std::vector<Planned> photos;
   for (int64_t number = 900; number > 0; --number) {
-    photos.push_back({number % 2 == 0 ? "a" : "b", number % 3, number, {}});
+    Planned photo{.run = number % 3, .replicas = {}, .sample = {}};
+    if (number % 4 != 0) photo.replicas.push_back({"a", number});
+    if (number % 4 != 1) photo.replicas.push_back({"b", 1000 - number});
+    photo.sample.class_index = static_cast<int32_t>(number);
+    photos.push_back(std::move(photo));
   }
   const auto blocks = MakeBlocks(std::move(photos), 8192, 5);
   std::set<int64_t> seen;
   int64_t number = 5;
   for (const auto& block : blocks) {
     EXPECT_EQ(block.number, number++);
-    EXPECT_LE(block.photos.size() * 8192 * 2, size_t{3} << 19);
-    EXPECT_EQ(block.photos.size(), block.samples.size());
-    EXPECT_TRUE(std::is_sorted(block.photos.begin(), block.photos.end()));
-    for (const int64_t photo : block.photos) {
-      EXPECT_EQ(block.store, photo % 2 == 0 ? "a" : "b");
+    EXPECT_LE(block.samples.size() * 8192 * 2, size_t{3} << 19);
+    for (const auto& holder : block.holders) ASSERT_EQ(holder.photos.size(), block.samples.size());
+    EXPECT_TRUE(std::ranges::is_sorted(block.holders.front().photos));
+    for (size_t i = 0; i < block.samples.size(); ++i) {
+      const int64_t photo = block.samples[i].class_index;
       EXPECT_EQ(block.run, photo % 3);
+      EXPECT_EQ(block.IsIn("a"), photo % 4 != 0);
+      EXPECT_EQ(block.IsIn("b"), photo % 4 != 1);
+      EXPECT_EQ(block.IsIn("a") ? block.PhotosIn("a")[i] : photo, photo);
+      EXPECT_EQ(block.IsIn("b") ? block.PhotosIn("b")[i] : 1000 - photo, 1000 - photo);
       EXPECT_TRUE(seen.insert(photo).second);
     }
   }
   EXPECT_EQ(seen.size(), 900);
+}
+
+TEST(PlanningTest, TheLastBlocksThatSeveralStoresHaveAreSmall) {
+  EXPECT_EQ(BlockSizes(1000, 512, 1), (std::vector<int64_t>{512, 488}));
+  EXPECT_TRUE(BlockSizes(0, 512, 3).empty());
+  EXPECT_EQ(BlockSizes(7, 3, 2), (std::vector<int64_t>{3, 3, 1}));
+  const auto sizes = BlockSizes(10'000, 512, 4);
+  EXPECT_EQ(sizes.front(), 512);
+  EXPECT_LE(sizes.back(), 32);
+  EXPECT_TRUE(std::ranges::is_sorted(sizes, std::greater()));
+  EXPECT_EQ(std::accumulate(sizes.begin(), sizes.end(), int64_t{0}), 10'000);
+  EXPECT_LT(sizes.size(), 60U);
 }
 
 TEST(PlanningTest, RelabelBlocksAreBounded) {
@@ -73,33 +96,34 @@ TEST(PlanningTest, RelabelBlocksAreBounded) {
 }
 
 TEST(PlanningTest, RelabelBlocksHoldEachPhotoOnceInOrder) {
-  Shares shares;
-  for (int64_t number = 3000; number > 0; --number)
-    shares[number % 3 == 0 ? "a" : "b"].push_back(number);
-  shares["empty"] = {};
-  const auto blocks = MakeRelabelBlocks(shares, 1280, 7);
-  std::set<std::pair<std::string, int64_t>> seen;
+  HeldPhotos photos;
+  EXPECT_TRUE(photos.empty());
+  for (int64_t number = 3000; number > 0; --number) {
+    std::vector<label::Replica> replicas;
+    if (number % 3 != 0) replicas.push_back({"a", number});
+    if (number % 3 != 1) replicas.push_back({"b", 5000 - number});
+    photos.Add(replicas);
+  }
+  const auto blocks = MakeRelabelBlocks(std::move(photos), 1280, 7);
+  std::set<int64_t> seen;
   for (size_t i = 0; i < blocks.size(); ++i) {
     EXPECT_EQ(blocks[i].number, static_cast<int64_t>(7 + i));
     EXPECT_EQ(blocks[i].run, 0);
-    EXPECT_FALSE(blocks[i].photos.empty());
-    EXPECT_LE(blocks[i].photos.size(), 256U);
-    EXPECT_TRUE(std::ranges::is_sorted(blocks[i].photos));
-    for (const int64_t photo : blocks[i].photos) {
-      EXPECT_EQ(blocks[i].store, photo % 3 == 0 ? "a" : "b");
-      EXPECT_TRUE(seen.emplace(blocks[i].store, photo).second);
+    EXPECT_GT(blocks[i].num_photos(), 0);
+    EXPECT_LE(blocks[i].num_photos(), 256);
+    EXPECT_TRUE(std::ranges::is_sorted(blocks[i].holders.front().photos));
+    for (size_t p = 0; p < static_cast<size_t>(blocks[i].num_photos()); ++p) {
+      const int64_t photo =
+          blocks[i].IsIn("a") ? blocks[i].PhotosIn("a")[p] : 5000 - blocks[i].PhotosIn("b")[p];
+      EXPECT_EQ(blocks[i].IsIn("a"), photo % 3 != 0);
+      EXPECT_EQ(blocks[i].IsIn("b"), photo % 3 != 1);
+      if (blocks[i].IsIn("b")) {
+        EXPECT_EQ(blocks[i].PhotosIn("b")[p], 5000 - photo);
+      }
+      EXPECT_TRUE(seen.insert(photo).second);
     }
   }
   EXPECT_EQ(seen.size(), 3000U);
-}
-
-TEST(PlanningTest, AReplicaIsChosenAmongTheStoresOnly) {
-  label::PlacedPhoto photo;
-  photo.id = MakeFakePhoto(1).id;
-  photo.replicas = {{"a", 1}, {"b", 2}, {"c", 3}};
-  EXPECT_EQ(ChooseReplica(photo, {"z"}), nullptr);
-  EXPECT_EQ(ChooseReplica(photo, {"b"})->number, 2);
-  EXPECT_EQ(ChooseReplica(photo, {"a", "c"}), ChooseReplica(photo, {"a", "c", "z"}));
 }
 
 TEST(FeatureSpoolTest, GivesBackWhatItGotOrSaysWhatIsWrong) {

@@ -2,7 +2,10 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
+#include <map>
+#include <unordered_set>
 #include <utility>
 
 #include "ndpipe/base/log.h"
@@ -55,8 +58,7 @@ Status RelabelJob::Run(std::stop_token stop) {
     NDP_ASSIGN(const int64_t before, context_.labels.CountOutcomes(version_.number));
     if (!book_.AllDone()) NDP_RETURN_IF_ERROR(WorkRound(stop));
     NDP_RETURN_IF_ERROR(WaitForCatalogs(stop));
-    std::set<std::string> connected;
-    for (const auto& store : context_.membership.Connected()) connected.insert(store.id);
+    const auto connected = TakePart();
     NDP_ASSIGN(const bool planned, PlanRound(connected));
     if (!planned) {
       NDP_RETURN_IF_ERROR(Distribute());
@@ -89,24 +91,30 @@ Result<label::SwitchReport> RelabelJob::Conclude(const std::set<std::string>& co
   return context_.labels.Switch(version_.number, connected);
 }
 
-std::string RelabelJob::Missing() const {
+Result<std::string> RelabelJob::Missing() {
   std::string missing;
+  const auto connected = ConnectedStores();
+  if (connected != connected_at_look_) is_needed_.clear();
+  connected_at_look_ = connected;
   const bool just_started = context_.membership.UptimeSeconds() < PatienceSeconds();
   for (const auto& store : context_.membership.Stores()) {
     const bool is_awaited = just_started || order_.stores.contains(store.id);
     if (store.connected || !is_awaited) continue;
     if (order_.request.on_loss == "continue" && store.absent_seconds > PatienceSeconds()) continue;
-    missing += (missing.empty() ? "" : ", ") + store.name;
+    if (!is_needed_.contains(store.id)) {
+      NDP_ASSIGN(is_needed_[store.id], context_.labels.HasPhotosAlone(store.id, connected));
+    }
+    if (is_needed_[store.id]) missing += (missing.empty() ? "" : ", ") + store.name;
   }
   return missing;
 }
 
 // A relabel without a store would make every photo pending: there must be one, and those that were
-// there when it was asked for get the chance to come back.
+// there when it was asked for get the chance to come back, unless others have all of their photos.
 Status RelabelJob::WaitForStores(const std::stop_token& stop) {
   while (true) {
     const auto seen = context_.wakeup.count();
-    const auto missing = Missing();
+    NDP_ASSIGN(const auto missing, Missing());
     if (!missing.empty()) {
       NDP_RETURN_IF_ERROR(SetIdle("waiting for PipeStore " + missing));
     } else if (context_.membership.Connected().empty()) {
@@ -118,24 +126,75 @@ Status RelabelJob::WaitForStores(const std::stop_token& stop) {
   }
 }
 
-Result<bool> RelabelJob::PlanRound(const std::set<std::string>& stores) {
-  NDP_RETURN_IF_ERROR(SetState(JobState::kRunning, "planning"));
-  Shares shares;
+namespace {
+
+// Photos of blocks, by one of the stores where they lie.
+class PhotosOfBlocks {
+ public:
+  void Add(const Block& block) {
+    const Holder& holder = block.holders.front();
+    numbers_[holder.store].insert(holder.photos.begin(), holder.photos.end());
+  }
+  bool Contains(const std::vector<label::Replica>& replicas) const {
+    return !numbers_.empty() && std::ranges::any_of(replicas, [&](const label::Replica& replica) {
+      const auto found = numbers_.find(replica.store);
+      return found != numbers_.end() && found->second.contains(replica.number);
+    });
+  }
+
+ private:
+  std::map<std::string, std::unordered_set<int64_t>> numbers_;
+};
+
+}  // namespace
+
+Result<std::vector<Block>> RelabelJob::PlanBlocks(const std::set<std::string>& stores,
+                                                  const std::vector<Block>& taken) {
+  std::set<int64_t> to_replace;
+  for (const auto& block : taken) to_replace.insert(block.number);
+  // Before the look: what gets its outcome meanwhile must not come twice.
+  PhotosOfBlocks in_work;
+  for (const auto& block : book_.Undone()) {
+    if (!to_replace.contains(block.number)) in_work.Add(block);
+  }
+  HeldPhotos photos;
   int64_t after = 0;
   while (true) {
     NDP_ASSIGN(const auto page, context_.labels.WithoutOutcome(version_.number, after, kScanPage));
     if (page.empty()) break;
     after = page.back().photo;
     for (const auto& photo : page) {
-      const auto* replica = ChooseReplica(photo, stores);
-      if (replica != nullptr) shares[replica->store].push_back(replica->number);
+      if (LiesInOneOf(photo.replicas, stores) && !in_work.Contains(photo.replicas)) {
+        photos.Add(photo.replicas);
+      }
     }
   }
-  if (shares.empty()) return false;
-  auto blocks = MakeRelabelBlocks(std::move(shares), feature_size_, book_.NextBlockNumber());
+  return MakeRelabelBlocks(std::move(photos), feature_size_, book_.NextBlockNumber());
+}
+
+Result<bool> RelabelJob::PlanRound(const std::set<std::string>& stores) {
+  NDP_RETURN_IF_ERROR(SetState(JobState::kRunning, "planning"));
+  NDP_ASSIGN(auto blocks, PlanBlocks(stores, {}));
+  if (blocks.empty()) return false;
   NDP_RETURN_IF_ERROR(context_.table.AddBlocks(record_.id, "planned", blocks));
   book_.Add(std::move(blocks));
   return true;
+}
+
+// What nobody works on is planned anew, so that the store need not wait for the next round.
+Status RelabelJob::Admit(const StoreView& store) {
+  NDP_ASSIGN(const int64_t photos, context_.labels.CountPhotosOf(store.id));
+  if (photos <= book_.HeldPhotosOf(store.id)) return {};  // it was known when they were planned
+  const auto connected = ConnectedStores();
+  const auto taken = book_.TakeFree(connected);
+  NDP_ASSIGN(auto blocks, PlanBlocks(connected, taken));
+  std::vector<int64_t> removed;
+  for (const auto& block : taken) removed.push_back(block.number);
+  NDP_RETURN_IF_ERROR(context_.table.ReplaceBlocks(record_.id, removed, blocks, {}));
+  spdlog::info("job {}: PipeStore {} takes part from now on: {} blocks for {}", record_.id,
+               store.name, blocks.size(), taken.size());
+  book_.Replace(taken, std::move(blocks));
+  return {};
 }
 
 Status RelabelJob::WorkRound(const std::stop_token& stop) {
@@ -174,9 +233,10 @@ Status RelabelJob::OnLabels(const rpc::AssignmentKey& key, rpc::LabelBlock block
                 fmt::format("block {} has {} photos, {} classes and {} confidences", block.block,
                             block.photos.size(), block.classes.size(), block.confidences.size()));
   }
-  NDP_RETURN_IF_ERROR(CheckPhotos(delivery.block().photos, block.photos, block.failures));
+  NDP_RETURN_IF_ERROR(
+      CheckPhotos(delivery.block().PhotosIn(key.store_id), block.photos, block.failures));
   std::vector<label::LabelOutcome> outcomes;
-  outcomes.reserve(delivery.block().photos.size());
+  outcomes.reserve(static_cast<size_t>(delivery.block().num_photos()));
   for (size_t i = 0; i < block.photos.size(); ++i) {
     const auto class_index = block.classes[i];
     const float confidence = block.confidences[i];
@@ -190,26 +250,28 @@ Status RelabelJob::OnLabels(const rpc::AssignmentKey& key, rpc::LabelBlock block
     outcomes.push_back({block.photos[i], version_.classes[static_cast<size_t>(class_index)],
                         std::min(1.0, static_cast<double>(confidence)), ""});
   }
+  Block done = delivery.block();
+  auto elsewhere = TryElsewhere(done, block.failures);
   for (auto& failure : block.failures) {
     outcomes.push_back({failure.photo, std::nullopt, 0, std::move(failure.reason)});
   }
   NDP_RETURN_IF_ERROR(context_.labels.WriteOutcomes(version_.number, key.store_id, outcomes));
-  Block done = delivery.block();
   done.done = true;
   done.failed = static_cast<int64_t>(block.failures.size());
   done.from_features = CachedPhotos(block.from_features, block.photos);
-  NDP_RETURN_IF_ERROR(context_.table.MarkLabelled(record_.id, done, extract_clock_.Seconds()));
-  delivery.Commit(std::move(done));
+  NDP_RETURN_IF_ERROR(context_.table.MarkLabelled(record_.id, done, extract_clock_.Seconds(),
+                                                  elsewhere ? &*elsewhere : nullptr));
+  delivery.Commit(std::move(done), std::move(elsewhere));
   return {};
 }
 
-// What another store has as well is found by the next round; the rest becomes pending.
-Status RelabelJob::GiveUp(const StoreView& store) {
+// What a store that has joined meanwhile has as well is found by the next round; the rest becomes
+// pending.
+Status RelabelJob::GiveUp(std::vector<Block> blocks) {
   std::vector<int64_t> removed;
-  for (const auto& block : book_.UndoneOf(store.id)) removed.push_back(block.number);
+  for (const auto& block : blocks) removed.push_back(block.number);
   NDP_RETURN_IF_ERROR(context_.table.ReplaceBlocks(record_.id, removed, {}, {}));
-  book_.Replace(store.id, {});
-  context_.wakeup.Raise();
+  book_.Replace(blocks, {});
   return {};
 }
 
@@ -245,6 +307,7 @@ Status RelabelJob::FinishWith(const label::SwitchReport& counts) {
   if (auto finished = context_.table.Finish(ended, std::nullopt, report); !finished) {
     return std::unexpected(std::move(finished).error());
   }
+  LogShares();
   spdlog::info("job {}: version {} {}: {} labelled, {} failed, {} pending", record_.id,
                version_.number, order_.request.no_switch ? "is complete" : "serves",
                counts.labelled, counts.failed, counts.pending);

@@ -100,11 +100,12 @@ Status RunTrainer::ReadBlock(const Block& block, Use use, std::vector<Row>& rows
   NDP_ASSIGN(const auto samples, input_.context.table.LoadSamples(input_.job, block.number));
   NDP_ASSIGN(const auto features, input_.spool.Read(block.run, block.number, input_.feature_space));
   const int64_t size = input_.backbone.feature_size;
-  if (samples.size() != block.photos.size() || features.feature_size != size) {
+  const auto& photos = block.PhotosIn(block.done_by);
+  if (samples.size() != photos.size() || features.feature_size != size) {
     return Fail(ErrorCode::kDataLoss, fmt::format("block {} does not fit its plan", block.number));
   }
   std::unordered_map<int64_t, size_t> index_of;
-  for (size_t i = 0; i < block.photos.size(); ++i) index_of.emplace(block.photos[i], i);
+  for (size_t i = 0; i < photos.size(); ++i) index_of.emplace(photos[i], i);
   for (size_t i = 0; i < features.photos.size(); ++i) {
     const auto found = index_of.find(features.photos[i]);
     if (found == index_of.end()) {
@@ -143,6 +144,7 @@ Result<train::FeatureSet> RunTrainer::Collect(int64_t run, Use use, const std::s
                    read.error().message);
       Block undone = block;
       undone.done = false;
+      undone.done_by.clear();
       undone.failed = undone.feature_bytes = undone.photo_bytes = undone.from_features = 0;
       NDP_RETURN_IF_ERROR(
           context.table.MarkBlock(input_.job, undone, input_.extract_clock.Seconds()));

@@ -97,7 +97,7 @@ class TunerTest : public testing::Test {
 
   // From now on jobs.db refuses this, as on a disk that is full.
   void FailEvery(const std::string& change) {
-    constexpr std::array<const char*, 1> kThere = {""};  // the Tuner has made the schema
+    constexpr std::array<const char*, 2> kThere = {"", ""};  // the Tuner has made the schema
     auto db = sqlite::Database::Open(state_ / "jobs.db", kThere);
     ASSERT_TRUE(db) << db.error().message;
     const auto made = db->Execute("CREATE TRIGGER full BEFORE " + change +
