@@ -2,7 +2,8 @@
 // added; and how much memory features take. Prints JSON lines.
 //
 // usage: finetune_bench --cifar100 ARCHIVE [--folder DIR] [--model MODEL] [--threads N] [--seeds N]
-//                       [--cut TENSOR] [--epochs N] [--seconds S] [--recipe FIELD=VALUE]… [--all]
+//                       [--first-seed N] [--cut TENSOR] [--epochs N] [--seconds S] [--recipe
+//                       FIELD=VALUE]… [--all]
 //                       [--overview] [memory] [runs] [classes] [cuts]
 // Without a study: all. Features are kept below DIR (not given: here), and read again by the next
 // run; so are the imported photos. --cut: the deep tail of `classes`, and of `cuts` in place of the
@@ -46,6 +47,7 @@ bool SetFlag(StudyFlags& flags, const std::string& name, const std::string& valu
   if (name == "--recipe") return flags.recipe.push_back(value), true;
   if (name == "--threads") return ReadNumber(value, flags.threads);
   if (name == "--seeds") return ReadNumber(value, flags.seeds);
+  if (name == "--first-seed") return ReadNumber(value, flags.first_seed);
   if (name == "--epochs") return ReadNumber(value, flags.epochs);
   if (name == "--seconds") return ReadNumber(value, flags.seconds);
   return false;
@@ -101,10 +103,11 @@ Status Run(const Arguments& arguments) {
 int main(int argc, char** argv) {
   const auto arguments = ndpipe::bench::Parse({argv + 1, argv + argc});
   if (!arguments) {
-    fmt::print(stderr,
-               "usage: finetune_bench --cifar100 ARCHIVE [--folder DIR] [--model MODEL] "
-               "[--threads N] [--seeds N] [--cut TENSOR] [--epochs N] [--seconds S] "
-               "[--recipe FIELD=VALUE]… [--all] [--overview] [memory] [runs] [classes] [cuts]\n");
+    fmt::print(
+        stderr,
+        "usage: finetune_bench --cifar100 ARCHIVE [--folder DIR] [--model MODEL] "
+        "[--threads N] [--seeds N] [--first-seed N] [--cut TENSOR] [--epochs N] [--seconds S] "
+        "[--recipe FIELD=VALUE]… [--all] [--overview] [memory] [runs] [classes] [cuts]\n");
     return 2;
   }
   return ndpipe::bench::Main("finetune_bench", [&] { return ndpipe::bench::Run(*arguments); });

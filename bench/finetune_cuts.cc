@@ -104,11 +104,11 @@ Result<double> TryCut(const StudyFlags& flags, const model::Cut& cut, const CutF
       R"({{"bench":"finetune_cuts","cut":"{}","tail":"{}","feature_bytes":{},"tail_flops":{},)"
       R"("tail_parameters":{},"train_photos":{},"held_out_photos":{},"epochs":{},)"
       R"("wanted_epochs":{},"steps":{},"train_seconds":{:.2f},"extract_seconds":{:.1f},)"
-      R"("held_out_top1":{:.2f}}})"
+      R"("train_loss":{:.3f},"held_out_top1":{:.2f}}})"
       "\n",
       cut.tensor, deep ? "deep" : "linear", cut.feature_bytes, cut.tail_flops, cut.tail_parameters,
       rows.size(), split.held_out.size(), options.recipe.epochs, wanted_epochs, trained.steps,
-      trained.seconds, data.extract_seconds, 100 * top1);
+      trained.seconds, data.extract_seconds, trained.loss, 100 * top1);
   return top1;
 }
 
@@ -135,7 +135,7 @@ Status Compare(const StudyFlags& flags, CifarFeatures& features, const model::Cu
   const int seeds = flags.seeds > 0 ? flags.seeds : kSeeds;
   Outcome linear;
   Outcome deep;
-  for (int seed = 1; seed <= seeds; ++seed) {
+  for (int seed = flags.first_seed; seed < flags.first_seed + seeds; ++seed) {
     NDP_RETURN_IF_ERROR(TrainOnAll(flags, linear_data, false, static_cast<uint64_t>(seed), linear));
     NDP_RETURN_IF_ERROR(TrainOnAll(flags, deep_data, true, static_cast<uint64_t>(seed), deep));
   }

@@ -103,6 +103,7 @@ Result<Trained> TrainTail(train::TrainerOptions options,
     trained.seconds += result.seconds;
     trained.steps += result.steps;
     trained.steps_after_last_slice = result.steps;
+    trained.loss = result.loss;
   }
   trained.tail = trainer->Weights();
   return trained;

@@ -19,6 +19,7 @@ struct StudyFlags {
   std::string cut;                  // of deep tails; empty: as the study chooses
   int threads = 0;                  // 0: as the trainer chooses
   int seeds = 0;                    // 0: as the study says
+  int first_seed = 1;               // of those of `cuts`
   int epochs = 0;                   // of deep tails; 0: the recipe's
   double seconds = 90;              // that the training of a cut may take in the overview
   bool overview_only = false;       // nothing is trained for the test part
@@ -41,6 +42,7 @@ struct Trained {
   double seconds = 0;
   int64_t steps = 0;
   int64_t steps_after_last_slice = 0;
+  double loss = 0;  // of the last epoch
 };
 // One fine-tune: options.num_runs, num_photos and feature_size are filled from the slices.
 Result<Trained> TrainTail(train::TrainerOptions options,
