@@ -22,21 +22,21 @@ Recipe DefaultRecipe() {
   return recipe;
 }
 
-// docs/decisions/0017-deep-tail-training.md.
+// docs/decisions/0020-deep-tail-training.md.
 Recipe DeepRecipe() {
   Recipe recipe;
   recipe.name = "deep";
   recipe.weight_decay = 0.05;
   recipe.batch_size = 128;
-  recipe.epochs = 10;
-  recipe.max_learning_rate = 0.0005;
+  recipe.epochs = 4;
+  recipe.max_learning_rate = 0.001;
   recipe.min_learning_rate = 0;
   recipe.label_smoothing = 0.1;
   recipe.warm_up = 0.1;
   recipe.normalise = true;
   recipe.mixup = 0.2;
   recipe.patience = 3;
-  recipe.head_rate = 4;
+  recipe.head_rate = 2;
   recipe.head_weight_decay = 6;
   recipe.layer_rate = 0.9;
   recipe.head_epochs = 20;
