@@ -33,6 +33,7 @@ void DeclareInfer(CLI::App& app, Invocation& invocation);
 void DeclareJobs(CLI::App& app, Invocation& invocation);
 void DeclareLabel(CLI::App& app, Invocation& invocation);
 void DeclareModels(CLI::App& app, Invocation& invocation);
+void DeclarePlan(CLI::App& app, Invocation& invocation);
 void DeclarePipestore(CLI::App& app, Invocation& invocation);
 void DeclareRelabel(CLI::App& app, Invocation& invocation);
 void DeclareSearch(CLI::App& app, Invocation& invocation);

@@ -3,6 +3,7 @@
 #include <memory>
 
 #include "ndpipe/cli/output.h"
+#include "ndpipe/cli/plan_command.h"
 #include "ndpipe/cli/remote.h"
 #include "ndpipe/tuner/tuner.h"
 
@@ -12,6 +13,7 @@ namespace {
 struct Flags {
   RemoteFlags remote;
   rpc::FinetuneRequest request;
+  double min_accuracy = -1;  // below 0: not given
   bool no_relabel = false;
   bool no_wait = false;
 };
@@ -30,9 +32,30 @@ Result<rpc::JobStatus> WaitWithRelabel(rpc::Operator& tuner, int64_t job, bool r
   return tuner.GetJob(job);
 }
 
+// Measures what the plan needs, and tells of it: the Tuner makes the plan again, of the same
+// figures.
+Status MakeReady(rpc::Operator& tuner, const rpc::FinetuneRequest& request,
+                 const std::stop_token& stop) {
+  rpc::PlanRequest plan;
+  plan.backbone = request.backbone;
+  plan.precision = request.precision;
+  plan.recipe = request.recipe;
+  plan.epochs = request.epochs;
+  plan.objective = request.plan_objective;
+  plan.min_accuracy = request.plan_min_accuracy;
+  rpc::ProfileRequest profile;
+  profile.backbone = request.backbone;
+  profile.precision = request.precision;
+  profile.recipe = request.recipe;
+  NDP_ASSIGN(const auto made, PlanWithProfile(tuner, plan, profile, stop));
+  return made.at("missing").empty() ? Status() : MissingProfiles(made);
+}
+
 Status Run(Flags flags, const std::stop_token& stop) {
   flags.request.relabel = !flags.no_relabel;
+  if (flags.min_accuracy >= 0) flags.request.plan_min_accuracy = flags.min_accuracy;
   NDP_ASSIGN(const auto tuner, Connect(flags.remote));
+  if (!flags.request.plan.empty()) NDP_RETURN_IF_ERROR(MakeReady(*tuner, flags.request, stop));
   NDP_ASSIGN(const int64_t id, tuner->StartFinetune(flags.request));
   rpc::JobStatus job;
   if (flags.no_wait) {
@@ -79,6 +102,15 @@ void DeclareFinetune(CLI::App& app, Invocation& invocation) {
   command->add_option("--on-loss", request.on_loss, "when a PipeStore is lost: wait, continue")
       ->check(CLI::IsMember({"wait", "continue"}))
       ->capture_default_str();
+  command->add_option("--plan", request.plan, "auto: cut and runs are chosen (see ndpipe plan)")
+      ->check(CLI::IsMember({"auto"}));
+  command->add_option("--objective", request.plan_objective, "of the plan: time, bytes, energy")
+      ->check(CLI::IsMember({"time", "bytes", "energy"}))
+      ->capture_default_str();
+  command
+      ->add_option("--min-accuracy", flags->min_accuracy,
+                   "of the plan: only cuts at which a version has reached this top-1")
+      ->check(CLI::Range(0.0, 1.0));
   command->add_flag("--no-relabel", flags->no_relabel, "only make the version");
   command->add_flag("--no-wait", flags->no_wait, "return as soon as the job is queued");
   command->callback([flags, &invocation] {

@@ -21,6 +21,7 @@ void DeclareCommands(CLI::App& app, Invocation& invocation) {
   DeclareInfer(app, invocation);
   DeclareFinetune(app, invocation);
   DeclareRelabel(app, invocation);
+  DeclarePlan(app, invocation);
   DeclareJobs(app, invocation);
   DeclareModels(app, invocation);
   DeclareStatus(app, invocation);

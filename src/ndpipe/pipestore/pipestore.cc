@@ -15,12 +15,14 @@
 #include "ndpipe/base/clock.h"
 #include "ndpipe/base/file.h"
 #include "ndpipe/base/log.h"
+#include "ndpipe/base/machine.h"
 #include "ndpipe/base/worker.h"
 #include "ndpipe/photo/store.h"
 #include "ndpipe/pipestore/assignment_queue.h"
 #include "ndpipe/pipestore/assignment_runner.h"
 #include "ndpipe/pipestore/change_sender.h"
 #include "ndpipe/pipestore/model_cache.h"
+#include "ndpipe/pipestore/profiler.h"
 #include "ndpipe/pipestore/purger.h"
 #include "ndpipe/rpc/store_link.h"
 
@@ -89,6 +91,10 @@ class Daemon {
   void OnMessage(const rpc::TunerMessage& message);
   void RunAssignments(std::stop_token stop);
   void RunAssignment(const rpc::Assignment& assignment, std::stop_token stop);
+  void RunProfile(const rpc::Assignment& assignment, const std::stop_token& stop);
+  extract::ExtractOptions MakeExtractOptions() const;
+  void ReportEnd(const rpc::Assignment& assignment, const Error* error,
+                 rpc::AssignmentReport report, const std::stop_token& stop);
   rpc::StoreHeartbeat MakeHeartbeat();
 
   const PipeStoreOptions options_;
@@ -201,36 +207,59 @@ void Daemon::RunAssignments(std::stop_token stop) {
 }
 
 void Daemon::RunAssignment(const rpc::Assignment& assignment, std::stop_token stop) {
+  if (assignment.kind == rpc::AssignmentKind::kProfile) return RunProfile(assignment, stop);
   const bool is_relabel = assignment.kind == rpc::AssignmentKind::kRelabel;
   spdlog::info("job {}: {}", assignment.job,
                is_relabel ? fmt::format("labelling with model version {}", assignment.version)
                           : std::string("extracting features"));
-  extract::ExtractOptions options;
-  options.num_decoders = options_.num_threads;
-  options.derived = derived_.get();
-  options.use_features = options_.cache_features;
-  options.use_sidecars = options_.cache_sidecars;
-  AssignmentRunner runner(*store_, options, *codec_, *models_, *tuner_);
+  AssignmentRunner runner(*store_, MakeExtractOptions(), *codec_, *models_, *tuner_);
   purger_->AssignmentBegins();
   auto stats = runner.Run(assignment, stop);
   purger_->AssignmentEnded();
 
   rpc::AssignmentReport report;
-  report.job = assignment.job;
-  report.epoch = assignment.epoch;
   if (stats) {
-    report.state = rpc::AssignmentState::kDone;
     report.busy_seconds = stats->seconds;
     spdlog::info("job {}: {} photos in {:.1f} s, {} failed, {} from cached features",
                  assignment.job, stats->photos, stats->seconds, stats->failed,
                  stats->from_features);
-  } else if (stop.stop_requested() || stats.error().code == ErrorCode::kAborted) {
-    spdlog::info("job {}: given up, the Tuner took the assignment back", assignment.job);
-    return;
-  } else {
-    report.state = rpc::AssignmentState::kFailed;
-    report.error = stats.error();
-    spdlog::error("job {}: {}", assignment.job, stats.error().message);
+  }
+  ReportEnd(assignment, stats ? nullptr : &stats.error(), std::move(report), stop);
+}
+
+void Daemon::RunProfile(const rpc::Assignment& assignment, const std::stop_token& stop) {
+  const int cores = options_.num_threads > 0 ? options_.num_threads : UsableCores();
+  Profiler profiler(*store_, MakeExtractOptions(), *codec_, *models_, *tuner_, cores);
+  purger_->AssignmentBegins();
+  auto figures = profiler.Run(assignment, stop);
+  purger_->AssignmentEnded();
+  rpc::AssignmentReport report;
+  if (figures) report.profile = *std::move(figures);
+  ReportEnd(assignment, figures ? nullptr : &figures.error(), std::move(report), stop);
+}
+
+extract::ExtractOptions Daemon::MakeExtractOptions() const {
+  extract::ExtractOptions options;
+  options.num_decoders = options_.num_threads;
+  options.derived = derived_.get();
+  options.use_features = options_.cache_features;
+  options.use_sidecars = options_.cache_sidecars;
+  return options;
+}
+
+// error: null when it is done; then `report` has the rest.
+void Daemon::ReportEnd(const rpc::Assignment& assignment, const Error* error,
+                       rpc::AssignmentReport report, const std::stop_token& stop) {
+  report.job = assignment.job;
+  report.epoch = assignment.epoch;
+  report.state = error == nullptr ? rpc::AssignmentState::kDone : rpc::AssignmentState::kFailed;
+  if (error != nullptr) {
+    if (stop.stop_requested() || error->code == ErrorCode::kAborted) {
+      spdlog::info("job {}: given up, the Tuner took the assignment back", assignment.job);
+      return;
+    }
+    report.error = *error;
+    spdlog::error("job {}: {}", assignment.job, error->message);
   }
   tuner_->Report(report);
 }

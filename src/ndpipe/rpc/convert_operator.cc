@@ -185,6 +185,9 @@ void ToWire(const FinetuneRequest& from, wire::StartFinetuneRequest& to) {
   to.set_on_loss(CleanText(from.on_loss, kMaxIdBytes));
   to.set_relabel(from.relabel);
   to.set_epochs(from.epochs);
+  to.set_plan(CleanText(from.plan, kMaxIdBytes));
+  to.set_plan_objective(CleanText(from.plan_objective, kMaxIdBytes));
+  if (from.plan_min_accuracy) to.set_plan_min_accuracy(*from.plan_min_accuracy);
 }
 
 Result<FinetuneRequest> FromWire(const wire::StartFinetuneRequest& from) {
@@ -195,15 +198,25 @@ Result<FinetuneRequest> FromWire(const wire::StartFinetuneRequest& from) {
   NDP_RETURN_IF_ERROR(CheckText(from.precision(), kMaxIdBytes, "precision"));
   NDP_RETURN_IF_ERROR(CheckText(from.on_loss(), kMaxIdBytes, "on_loss"));
   NDP_RETURN_IF_ERROR(CheckRange(from.epochs(), 0, kMaxEpochs, "number of epochs"));
-  return FinetuneRequest{.backbone = from.backbone(),
-                         .num_runs = from.num_runs(),
-                         .min_stores = from.min_stores(),
-                         .recipe = from.recipe(),
-                         .seed = from.seed(),
-                         .precision = from.precision(),
-                         .on_loss = from.on_loss(),
-                         .relabel = from.relabel(),
-                         .epochs = from.epochs()};
+  NDP_RETURN_IF_ERROR(CheckText(from.plan(), kMaxIdBytes, "plan"));
+  NDP_RETURN_IF_ERROR(CheckText(from.plan_objective(), kMaxIdBytes, "plan_objective"));
+  if (from.has_plan_min_accuracy()) {
+    NDP_RETURN_IF_ERROR(CheckFinite(from.plan_min_accuracy(), 0, 1, "plan_min_accuracy"));
+  }
+  return FinetuneRequest{
+      .backbone = from.backbone(),
+      .num_runs = from.num_runs(),
+      .min_stores = from.min_stores(),
+      .recipe = from.recipe(),
+      .seed = from.seed(),
+      .precision = from.precision(),
+      .on_loss = from.on_loss(),
+      .relabel = from.relabel(),
+      .epochs = from.epochs(),
+      .plan = from.plan(),
+      .plan_objective = from.plan_objective().empty() ? "time" : from.plan_objective(),
+      .plan_min_accuracy =
+          from.has_plan_min_accuracy() ? std::optional(from.plan_min_accuracy()) : std::nullopt};
 }
 
 void ToWire(const RelabelRequest& from, wire::StartRelabelRequest& to) {

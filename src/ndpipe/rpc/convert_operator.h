@@ -22,6 +22,12 @@ void ToWire(const SearchRequest& from, wire::SearchRequest& to);
 void ToWire(const SearchHit& from, wire::SearchResponse& to);
 void ToWire(const FailedPhoto& from, wire::ListFailuresResponse& to);
 
+// convert_plan.cc
+void ToWire(const ProfileRequest& from, wire::StartProfileRequest& to);
+void ToWire(const PlanRequest& from, wire::MakePlanRequest& to);
+Result<ProfileRequest> FromWire(const wire::StartProfileRequest& from);
+Result<PlanRequest> FromWire(const wire::MakePlanRequest& from);
+
 Result<ClusterStatus> FromWire(const wire::GetStatusResponse& from);
 Result<StoreStatus> FromWire(const wire::StoreStatus& from);
 Result<JobStatus> FromWire(const wire::JobStatus& from);

@@ -15,7 +15,7 @@ Result<Assignment> AssignmentFrom(const wire::Assignment& from) {
   Assignment to;
   NDP_RETURN_IF_ERROR(CheckCount(from.job(), "Assignment.job"));
   NDP_RETURN_IF_ERROR(CheckCount(from.epoch(), "Assignment.epoch"));
-  NDP_RETURN_IF_ERROR(CheckRange(from.kind(), 1, 2, "Assignment.kind"));
+  NDP_RETURN_IF_ERROR(CheckRange(from.kind(), 1, 3, "Assignment.kind"));
   NDP_RETURN_IF_ERROR(CheckText(from.cut(), kMaxTextBytes, "Assignment.cut"));
   NDP_RETURN_IF_ERROR(CheckRange(from.precision(), 1, 2, "Assignment.precision"));
   NDP_RETURN_IF_ERROR(CheckCount(from.version(), "Assignment.version"));
@@ -29,6 +29,7 @@ Result<Assignment> AssignmentFrom(const wire::Assignment& from) {
   NDP_ASSIGN(to.feature_space, CheckHash(from.feature_space(), "Assignment.feature_space"));
   to.version = from.version();
   NDP_ASSIGN(to.tail, CheckHash(from.tail(), "Assignment.tail"));
+  NDP_ASSIGN(to.profile, FromWire(from.profile()));
   return to;
 }
 
@@ -57,6 +58,9 @@ Result<AssignmentReport> ReportFrom(const wire::AssignmentReport& from) {
     to.error = {ErrorCodeFrom(from.error_code()), from.error_message()};
   }
   to.busy_seconds = from.busy_seconds();
+  if (from.has_profile()) {
+    NDP_ASSIGN(to.profile, FromWire(from.profile()));
+  }
   return to;
 }
 
@@ -141,6 +145,7 @@ void ToWire(const AssignmentReport& from, wire::AssignmentReport& to) {
     to.set_error_message(CleanText(from.error.message, kMaxErrorBytes));
   }
   to.set_busy_seconds(from.busy_seconds);
+  if (from.profile) ToWire(*from.profile, *to.mutable_profile());
 }
 
 void ToWire(const StoreMessage& from, wire::ControlRequest& to) {
@@ -176,6 +181,7 @@ void ToWire(const Assignment& from, wire::Assignment& to) {
   to.set_feature_space(RawBytes(from.feature_space));
   to.set_version(from.version);
   to.set_tail(RawBytes(from.tail));
+  if (from.kind == AssignmentKind::kProfile) ToWire(from.profile, *to.mutable_profile());
 }
 
 void ToWire(const TunerMessage& from, wire::ControlResponse& to) {

@@ -25,6 +25,8 @@ void ToWire(const AssignmentKey& from, wire::AssignmentKey& to);
 void ToWire(const WorkBlock& from, wire::WorkBlock& to);
 void ToWire(const FeatureBlock& from, wire::FeatureBlock& to);
 void ToWire(const LabelBlock& from, wire::LabelBlock& to);
+void ToWire(const ProfileOrder& from, wire::ProfileOrder& to);      // convert_plan.cc
+void ToWire(const ProfileFigures& from, wire::ProfileFigures& to);  // convert_plan.cc
 wire::FileKind ToWire(FileKind from);
 
 Result<Hello> FromWire(const wire::Hello& from);
@@ -37,6 +39,8 @@ Result<AssignmentKey> FromWire(const wire::AssignmentKey& from);
 Result<WorkBlock> FromWire(const wire::WorkBlock& from);
 Result<FeatureBlock> FromWire(const wire::FeatureBlock& from);
 Result<LabelBlock> FromWire(const wire::LabelBlock& from);
+Result<ProfileOrder> FromWire(const wire::ProfileOrder& from);
+Result<ProfileFigures> FromWire(const wire::ProfileFigures& from);
 Result<std::pair<FileKind, Hash256>> FromWire(const wire::FetchFileRequest& from);
 
 }  // namespace ndpipe::rpc

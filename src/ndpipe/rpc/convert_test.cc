@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 
 #include <cmath>
+#include <functional>
 #include <limits>
 #include <random>
 
@@ -69,6 +70,86 @@ TEST(Errors, ForeignCodes) {
   EXPECT_EQ(ErrorCodeFrom(0), ErrorCode::kUnknown);
   EXPECT_EQ(ErrorCodeFrom(17), ErrorCode::kUnknown);
   EXPECT_EQ(ErrorCodeFrom(-1), ErrorCode::kUnknown);
+}
+
+TEST(Profiles, OrderAndFiguresComeBack) {
+  Assignment order;
+  order.job = 3;
+  order.kind = AssignmentKind::kProfile;
+  order.profile.cuts = {{"pool", Sha256::Of("a")}, {"block", Sha256::Of("b")}};
+  order.profile.num_photos = 256;
+  order.profile.send_ms = 1500;
+  wire::ControlResponse response;
+  ToWire(TunerMessage(order), response);
+  const auto got = FromWire(response);
+  ASSERT_TRUE(got) << got.error().message;
+  const auto& assignment = std::get<Assignment>(*got);
+  EXPECT_EQ(assignment.kind, AssignmentKind::kProfile);
+  ASSERT_EQ(assignment.profile.cuts.size(), 2U);
+  EXPECT_EQ(assignment.profile.cuts[1].cut, "block");
+  EXPECT_EQ(assignment.profile.cuts[1].feature_space, Sha256::Of("b"));
+  EXPECT_EQ(assignment.profile.num_photos, 256);
+  EXPECT_EQ(assignment.profile.send_ms, 1500);
+
+  AssignmentReport report;
+  report.state = AssignmentState::kDone;
+  report.profile = ProfileFigures{.cuts = {{"pool", 1280, 0.002, 0.5}},
+                                  .num_photos = 250,
+                                  .decode_seconds_a_photo = 0.001,
+                                  .sidecar_share = 0.25,
+                                  .sent_bytes = 1 << 20,
+                                  .send_seconds = 1.5,
+                                  .send_cpu_seconds = 0.5};
+  wire::ControlRequest request;
+  ToWire(StoreMessage(report), request);
+  auto back = FromWire(request);
+  ASSERT_TRUE(back) << back.error().message;
+  const auto& figures = std::get<AssignmentReport>(*back).profile;
+  ASSERT_TRUE(figures);
+  ASSERT_EQ(figures->cuts.size(), 1U);
+  EXPECT_EQ(figures->cuts[0].cut, "pool");
+  EXPECT_EQ(figures->cuts[0].feature_size, 1280);
+  EXPECT_EQ(figures->cuts[0].seconds_a_photo, 0.002);
+  EXPECT_EQ(figures->cuts[0].cached_share, 0.5);
+  EXPECT_EQ(figures->num_photos, 250);
+  EXPECT_EQ(figures->decode_seconds_a_photo, 0.001);
+  EXPECT_EQ(figures->sidecar_share, 0.25);
+  EXPECT_EQ(figures->sent_bytes, 1 << 20);
+  EXPECT_EQ(figures->send_seconds, 1.5);
+  EXPECT_EQ(figures->send_cpu_seconds, 0.5);
+}
+
+TEST(Profiles, WhatNoMeasurementGivesIsRefused) {
+  const auto refuse = [](const std::function<void(wire::ProfileFigures&)>& spoil) {
+    wire::ControlRequest request;
+    AssignmentReport report;
+    report.state = AssignmentState::kDone;
+    report.profile = ProfileFigures{.cuts = {{"pool", 1280, 0.002, 0.5}}};
+    ToWire(StoreMessage(report), request);
+    spoil(*request.mutable_assignment_report()->mutable_profile());
+    const auto got = FromWire(request);
+    ASSERT_FALSE(got);
+    EXPECT_EQ(got.error().code, ErrorCode::kInvalidArgument);
+  };
+  refuse([](auto& profile) { profile.mutable_cuts(0)->set_seconds_a_photo(-1); });
+  refuse([](auto& profile) { profile.mutable_cuts(0)->set_cached_share(1.5); });
+  refuse([](auto& profile) { profile.mutable_cuts(0)->set_feature_size(-1); });
+  refuse([](auto& profile) { profile.set_send_seconds(std::nan("")); });
+  refuse([](auto& profile) { profile.set_sidecar_share(2); });
+  refuse([](auto& profile) { profile.set_sent_bytes(-5); });
+  refuse([](auto& profile) {
+    for (int64_t i = 0; i < kMaxProfileCuts; ++i) profile.add_cuts();
+  });
+  wire::ControlResponse response;
+  Assignment order;
+  order.kind = AssignmentKind::kProfile;
+  ToWire(TunerMessage(order), response);
+  response.mutable_assignment()->mutable_profile()->set_send_ms(kMaxProfileSendMs + 1);
+  EXPECT_FALSE(FromWire(response));
+  response.mutable_assignment()->mutable_profile()->set_send_ms(1);
+  EXPECT_TRUE(FromWire(response));
+  response.mutable_assignment()->mutable_profile()->add_cuts()->set_cut("x");  // without a space
+  EXPECT_FALSE(FromWire(response));
 }
 
 wire::LabelBlock GoodLabels() {

@@ -90,6 +90,11 @@ struct FinetuneRequest {
   std::string on_loss = "wait";  // "wait", "continue"
   bool relabel = true;           // a relabel with the new version follows
   int epochs = 0;                // 0: the recipe's
+  // "auto": cut and num_runs are those of the plan for this objective, and with at least so much of
+  // top-1, if it is given; empty: as given here.
+  std::string plan;
+  std::string plan_objective = "time";
+  std::optional<double> plan_min_accuracy;
 };
 
 struct RelabelRequest {
@@ -97,6 +102,30 @@ struct RelabelRequest {
   std::string precision = "fp32";
   std::string on_loss = "wait";
   bool no_switch = false;  // the labels are made and kept; readers stay with those that they see
+};
+
+// Measures PipeStores, network and Tuner for plans.
+struct ProfileRequest {
+  std::string backbone;  // as in FinetuneRequest
+  std::string precision = "fp32";
+  std::string recipe = "default";
+  int64_t num_photos = 256;  // of each store
+  int max_cuts = 12;
+  bool refresh = false;  // also what was measured lately
+  bool network_only = false;
+};
+
+struct PlanRequest {
+  std::string backbone;
+  std::string precision = "fp32";
+  std::string recipe = "default";
+  int epochs = 0;                  // 0: the recipe's
+  int num_stores = 0;              // 0: any number
+  std::string objective = "time";  // "time", "bytes", "energy"
+  std::optional<double> min_accuracy;
+  double idle_watts = 60;   // of each machine
+  double store_watts = 90;  // more while it works
+  double tuner_watts = 240;
 };
 
 struct SearchRequest {
@@ -150,6 +179,10 @@ class Operator {
   // Writes body and tail of the version as one ONNX file, durably; onnx_file is a path on the
   // caller's machine.
   virtual Status ExportModel(int64_t version, const std::filesystem::path& onnx_file) = 0;
+  virtual Result<int64_t> StartProfile(const ProfileRequest& request) = 0;
+  // JSON (docs/planning.md). Where something was not measured, or too long ago, it says what, and
+  // nothing else.
+  virtual Result<std::string> MakePlan(const PlanRequest& request) = 0;
   virtual Result<std::vector<SearchHit>> Search(const SearchRequest& request) = 0;
   virtual Result<std::vector<FailedPhoto>> ListFailures(int64_t limit) = 0;
   virtual Status SetUserLabel(const std::string& photo_id, const std::string& label) = 0;

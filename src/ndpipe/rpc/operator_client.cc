@@ -96,6 +96,23 @@ class OperatorClient final : public Operator {
                                             int64_t num_examples) override;
   Status ExportModel(int64_t version, const fs::path& onnx_file) override;
 
+  Result<int64_t> StartProfile(const ProfileRequest& from) override {
+    wire::StartProfileRequest request;
+    ToWire(from, request);
+    wire::StartProfileResponse response;
+    NDP_RETURN_IF_ERROR(Call(&wire::Operator::Stub::StartProfile, request, response));
+    return response.job();
+  }
+
+  Result<std::string> MakePlan(const PlanRequest& from) override {
+    wire::MakePlanRequest request;
+    ToWire(from, request);
+    wire::MakePlanResponse response;
+    NDP_RETURN_IF_ERROR(Call(&wire::Operator::Stub::MakePlan, request, response));
+    NDP_RETURN_IF_ERROR(CheckText(response.plan_json(), kMaxReportBytes, "plan_json"));
+    return response.plan_json();
+  }
+
   Result<std::vector<SearchHit>> Search(const SearchRequest& from) override {
     wire::SearchRequest request;
     ToWire(from, request);

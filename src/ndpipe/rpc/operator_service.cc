@@ -229,6 +229,34 @@ grpc::Status OperatorService::ExportModel(grpc::ServerContext* context,
   return ToGrpc(*context, send());
 }
 
+grpc::Status OperatorService::StartProfile(grpc::ServerContext* context,
+                                           const wire::StartProfileRequest* request,
+                                           wire::StartProfileResponse* response) {
+  const auto start = [&]() -> Status {
+    NDP_ASSIGN(const ProfileRequest checked, FromWire(*request));
+    NDP_ASSIGN(const int64_t job, operators_.StartProfile(checked));
+    response->set_job(job);
+    return {};
+  };
+  return ToGrpc(*context, start());
+}
+
+grpc::Status OperatorService::MakePlan(grpc::ServerContext* context,
+                                       const wire::MakePlanRequest* request,
+                                       wire::MakePlanResponse* response) {
+  const auto make = [&]() -> Status {
+    NDP_ASSIGN(const PlanRequest checked, FromWire(*request));
+    NDP_ASSIGN(const std::string plan, operators_.MakePlan(checked));
+    if (plan.size() > kMaxReportBytes) {
+      return Fail(ErrorCode::kResourceExhausted,
+                  "the plan is too long for a message: profile with fewer cuts");
+    }
+    response->set_plan_json(plan);
+    return {};
+  };
+  return ToGrpc(*context, make());
+}
+
 grpc::Status OperatorService::Search(grpc::ServerContext* context,
                                      const wire::SearchRequest* request,
                                      grpc::ServerWriter<wire::SearchResponse>* writer) {

@@ -40,6 +40,11 @@ class OperatorService final : public ndpipe::v1::Operator::Service {
   grpc::Status ExportModel(grpc::ServerContext* context,
                            const ndpipe::v1::ExportModelRequest* request,
                            grpc::ServerWriter<ndpipe::v1::ExportModelResponse>* writer) override;
+  grpc::Status StartProfile(grpc::ServerContext* context,
+                            const ndpipe::v1::StartProfileRequest* request,
+                            ndpipe::v1::StartProfileResponse* response) override;
+  grpc::Status MakePlan(grpc::ServerContext* context, const ndpipe::v1::MakePlanRequest* request,
+                        ndpipe::v1::MakePlanResponse* response) override;
   grpc::Status Search(grpc::ServerContext* context, const ndpipe::v1::SearchRequest* request,
                       grpc::ServerWriter<ndpipe::v1::SearchResponse>* writer) override;
   grpc::Status ListFailures(grpc::ServerContext* context,

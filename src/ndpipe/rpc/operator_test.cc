@@ -103,7 +103,10 @@ TEST_F(RpcTest, JobsStart) {
                                                   .precision = "bf16",
                                                   .on_loss = "continue",
                                                   .relabel = false,
-                                                  .epochs = 4});
+                                                  .epochs = 4,
+                                                  .plan = "auto",
+                                                  .plan_objective = "bytes",
+                                                  .plan_min_accuracy = 0.25});
   ASSERT_TRUE(finetune) << finetune.error().message;
   EXPECT_EQ(*finetune, 21);
   EXPECT_EQ(operators_.finetune.backbone, "net");
@@ -115,6 +118,9 @@ TEST_F(RpcTest, JobsStart) {
   EXPECT_EQ(operators_.finetune.on_loss, "continue");
   EXPECT_FALSE(operators_.finetune.relabel);
   EXPECT_EQ(operators_.finetune.epochs, 4);
+  EXPECT_EQ(operators_.finetune.plan, "auto");
+  EXPECT_EQ(operators_.finetune.plan_objective, "bytes");
+  EXPECT_EQ(operators_.finetune.plan_min_accuracy, 0.25);
   FinetuneRequest impossible;
   impossible.num_runs = 0;
   EXPECT_EQ(operator_->StartFinetune(impossible).error().code, ErrorCode::kInvalidArgument);
@@ -127,6 +133,51 @@ TEST_F(RpcTest, JobsStart) {
   EXPECT_EQ(operators_.relabel.precision, "bf16");
   EXPECT_EQ(operators_.relabel.on_loss, "continue");
   EXPECT_TRUE(operators_.relabel.no_switch);
+}
+
+TEST_F(RpcTest, ProfilesAndPlans) {
+  const auto job = operator_->StartProfile({.backbone = "net",
+                                            .precision = "bf16",
+                                            .recipe = "ndpipe",
+                                            .num_photos = 77,
+                                            .max_cuts = 5,
+                                            .refresh = true,
+                                            .network_only = true});
+  ASSERT_TRUE(job) << job.error().message;
+  EXPECT_EQ(*job, 23);
+  EXPECT_EQ(operators_.profile.backbone, "net");
+  EXPECT_EQ(operators_.profile.precision, "bf16");
+  EXPECT_EQ(operators_.profile.recipe, "ndpipe");
+  EXPECT_EQ(operators_.profile.num_photos, 77);
+  EXPECT_EQ(operators_.profile.max_cuts, 5);
+  EXPECT_TRUE(operators_.profile.refresh);
+  EXPECT_TRUE(operators_.profile.network_only);
+  EXPECT_EQ(operator_->StartProfile({.num_photos = 0}).error().code, ErrorCode::kInvalidArgument);
+  EXPECT_EQ(operator_->StartProfile({.max_cuts = 1000}).error().code, ErrorCode::kInvalidArgument);
+
+  const auto plan = operator_->MakePlan({.backbone = "net",
+                                         .precision = "bf16",
+                                         .recipe = "ndpipe",
+                                         .epochs = 3,
+                                         .num_stores = 4,
+                                         .objective = "energy",
+                                         .min_accuracy = 0.5,
+                                         .idle_watts = 1,
+                                         .store_watts = 2,
+                                         .tuner_watts = 3});
+  ASSERT_TRUE(plan) << plan.error().message;
+  EXPECT_EQ(*plan, operators_.plan_json);
+  EXPECT_EQ(operators_.plan.epochs, 3);
+  EXPECT_EQ(operators_.plan.num_stores, 4);
+  EXPECT_EQ(operators_.plan.objective, "energy");
+  EXPECT_EQ(operators_.plan.min_accuracy, 0.5);
+  EXPECT_EQ(operators_.plan.idle_watts, 1);
+  EXPECT_EQ(operators_.plan.store_watts, 2);
+  EXPECT_EQ(operators_.plan.tuner_watts, 3);
+  ASSERT_TRUE(operator_->MakePlan({}));
+  EXPECT_EQ(operators_.plan.min_accuracy, std::nullopt);
+  EXPECT_EQ(operator_->MakePlan({.min_accuracy = 2}).error().code, ErrorCode::kInvalidArgument);
+  EXPECT_EQ(operator_->MakePlan({.tuner_watts = -1}).error().code, ErrorCode::kInvalidArgument);
 }
 
 TEST_F(RpcTest, SearchAndCorrections) {

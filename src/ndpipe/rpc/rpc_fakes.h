@@ -282,6 +282,14 @@ class FakeOperator : public Operator {
     if (onnx.empty()) return Fail(ErrorCode::kFailedPrecondition, "no such model");
     return WriteFileDurably(onnx_file, onnx);
   }
+  Result<int64_t> StartProfile(const ProfileRequest& request) override {
+    profile = request;
+    return 23;
+  }
+  Result<std::string> MakePlan(const PlanRequest& request) override {
+    plan = request;
+    return plan_json;
+  }
   Result<std::vector<SearchHit>> Search(const SearchRequest& request) override {
     search = request;
     return std::vector<SearchHit>{{.photo_id = "ff",
@@ -315,6 +323,9 @@ class FakeOperator : public Operator {
   std::filesystem::path onnx_folder;
   std::optional<Error> add_error;
   FinetuneRequest finetune;
+  ProfileRequest profile;
+  PlanRequest plan;
+  std::string plan_json = "{\"options\":[]}";
   RelabelRequest relabel;
   SearchRequest search;
   int64_t served = 0;

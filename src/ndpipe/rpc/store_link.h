@@ -36,6 +36,9 @@ inline constexpr int kProtocolVersion = 1;
 inline constexpr size_t kMaxMessageBytes = size_t{2} << 20;
 inline constexpr int kMaxUnacknowledgedBlocks = 4;
 inline constexpr int64_t kMaxPhotosPerBlock = 4096;
+inline constexpr int64_t kMaxProfileCuts = 256;
+inline constexpr int64_t kMaxProfilePhotos = 100'000;
+inline constexpr int64_t kMaxProfileSendMs = 600'000;
 
 // ---- control ----
 
@@ -64,7 +67,18 @@ struct PullChanges {       // tuner → store: send the change log from after + 
   int64_t after = 0;
 };
 
-enum class AssignmentKind { kExtract = 1, kRelabel = 2 };
+enum class AssignmentKind { kExtract = 1, kRelabel = 2, kProfile = 3 };
+
+// What a store is to measure of itself, for plans.
+struct ProfileOrder {
+  struct Cut {
+    std::string cut;
+    Hash256 feature_space;
+  };
+  std::vector<Cut> cuts;   // to extract at; their features are dropped
+  int64_t num_photos = 0;  // of its own, for each cut
+  int64_t send_ms = 0;     // for which it sends feature blocks of noise; 0: none
+};
 
 // A store's share of a job. The epoch is new with every assignment; calls that carry an older one
 // are refused.
@@ -78,10 +92,28 @@ struct Assignment {  // tuner → store
   Hash256 feature_space;  // model::FeatureSpace::Hash(), to be equal on both sides
   int64_t version = 0;    // kRelabel: the model version to label with
   Hash256 tail;           // kRelabel: its safetensors file
+  ProfileOrder profile;   // kProfile
 };
 struct CancelAssignment {  // tuner → store
   int64_t job = 0;
   int64_t epoch = 0;
+};
+
+// What it has measured.
+struct ProfileFigures {
+  struct Cut {
+    std::string cut;
+    int64_t feature_size = 0;    // elements a photo
+    double seconds_a_photo = 0;  // wall clock of the whole store; from sidecars where it keeps them
+    double cached_share = 0;     // of the sample: photos whose features were cached before
+  };
+  std::vector<Cut> cuts;
+  int64_t num_photos = 0;             // of the sample
+  double decode_seconds_a_photo = 0;  // more for a photo without a sidecar
+  double sidecar_share = 0;           // of the sample: photos that had one before
+  int64_t sent_bytes = 0;
+  double send_seconds = 0;      // wall clock, to the last acknowledgement
+  double send_cpu_seconds = 0;  // divided by the cores that the store may use
 };
 
 enum class AssignmentState { kPrepared = 1, kDone = 2, kFailed = 3 };
@@ -92,6 +124,7 @@ struct AssignmentReport {  // store → tuner
       AssignmentState::kPrepared;  // kPrepared: backbone and tail are there and verified
   Error error;                     // kFailed
   double busy_seconds = 0;  // kDone: wall clock from the first block to the last acknowledgement
+  std::optional<ProfileFigures> profile;  // kDone of a kProfile
 };
 
 using StoreMessage = std::variant<StoreHeartbeat, AssignmentReport>;

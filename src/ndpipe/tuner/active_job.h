@@ -60,7 +60,7 @@ class ActiveJob {
                                                  const std::function<bool()>& cancelled);
   virtual Status OnFeatures(const rpc::AssignmentKey& key, rpc::FeatureBlock block);
   virtual Status OnLabels(const rpc::AssignmentKey& key, rpc::LabelBlock block);
-  void OnReport(const std::string& store, const rpc::AssignmentReport& report);
+  virtual void OnReport(const std::string& store, const rpc::AssignmentReport& report);
 
  protected:
   // What becomes of blocks whose stores the job goes on without: taken from the book, to be

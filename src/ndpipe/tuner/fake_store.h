@@ -134,6 +134,10 @@ class FakeStore {
   std::atomic<int64_t> photos_sent{0};
   std::atomic<int64_t> last_epoch{0};
   std::atomic<int64_t> last_job{0};
+  std::optional<Error> profile_error;      // what a profile ends with
+  double profile_seconds_a_photo = 0.001;  // at the first cut
+  std::atomic<int> cuts_measured{0};
+  std::atomic<int> networks_measured{0};
   std::set<photo::PhotoId> broken;  // photos that fail
   std::set<photo::PhotoId> cached;  // photos whose features count as cached
   std::vector<int64_t> runs_seen;   // of the blocks in the order that they came
@@ -240,6 +244,7 @@ class FakeStore {
       if (!fetched) return Report(life, assignment, rpc::AssignmentState::kFailed, fetched.error());
       tail = *std::move(fetched);
     }
+    if (assignment.kind == rpc::AssignmentKind::kProfile) return Profile(life, assignment);
     Report(life, assignment, rpc::AssignmentState::kPrepared);
     while (!gone()) {
       auto block = handler_->NextWork(key, gone);
@@ -301,6 +306,40 @@ class FakeStore {
       std::this_thread::sleep_until(
           std::min(busy_until_, std::chrono::steady_clock::now() + std::chrono::milliseconds(5)));
     }
+  }
+
+  // Twice as fast at the first cut as at the second, and so on.
+  void Profile(Life& life, const rpc::Assignment& assignment) {
+    rpc::ProfileFigures figures;
+    if (profile_error)
+      return Report(life, assignment, rpc::AssignmentState::kFailed, *profile_error);
+    double seconds = profile_seconds_a_photo;
+    for (const auto& cut : assignment.profile.cuts) {
+      figures.cuts.push_back({cut.cut, kFakeFeatureSize, seconds, 0});
+      seconds *= 2;
+      ++cuts_measured;
+    }
+    figures.num_photos = assignment.profile.num_photos;
+    figures.sidecar_share = 1;
+    if (assignment.profile.send_ms > 0) {
+      rpc::FeatureBlock block;
+      block.feature_space = assignment.feature_space;
+      block.feature_size = 2;
+      block.photos = {1};
+      block.features.resize(2);
+      const auto sent = handler_->OnFeatures({id_, assignment.job, assignment.epoch}, block);
+      if (!sent) return Report(life, assignment, rpc::AssignmentState::kFailed, sent.error());
+      figures.sent_bytes = 1'000'000;
+      figures.send_seconds = 0.01;
+      figures.send_cpu_seconds = 0.001;
+      ++networks_measured;
+    }
+    rpc::AssignmentReport report;
+    report.job = assignment.job;
+    report.epoch = assignment.epoch;
+    report.state = rpc::AssignmentState::kDone;
+    report.profile = figures;
+    if (!life.dead) handler_->OnMessage(id_, life.welcome.session, report);
   }
 
   FakePhoto PhotoOf(int64_t number) {

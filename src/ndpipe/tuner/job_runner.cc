@@ -5,10 +5,30 @@
 #include "ndpipe/base/log.h"
 #include "ndpipe/tuner/feature_spool.h"
 #include "ndpipe/tuner/finetune_job.h"
+#include "ndpipe/tuner/profile_job.h"
 #include "ndpipe/tuner/relabel_job.h"
 #include "ndpipe/tuner/report.h"
 
 namespace ndpipe::tuner {
+
+namespace {
+
+Result<std::shared_ptr<ActiveJob>> CreateJob(const JobContext& context, const JobRecord& record) {
+  switch (record.kind) {
+    case JobKind::kFinetune:
+      return FinetuneJob::Create(context, record);
+    case JobKind::kRelabel:
+      return RelabelJob::Create(context, record);
+    case JobKind::kProfile:
+      return ProfileJob::Create(context, record);
+  }
+  return Fail(
+      ErrorCode::kFailedPrecondition,
+      fmt::format("job {} is of a kind that this program does not know: a newer one made it",
+                  record.id));
+}
+
+}  // namespace
 
 JobRunner::JobRunner(JobContext context, std::function<void(const std::string&)> on_report)
     : context_(context),
@@ -98,8 +118,7 @@ void JobRunner::RunJob(int64_t id, const std::stop_token& stop) {
 }
 
 Status JobRunner::Attempt(const JobRecord& record, const std::stop_token& stop) {
-  NDP_ASSIGN(auto job, record.kind == JobKind::kFinetune ? FinetuneJob::Create(context_, record)
-                                                         : RelabelJob::Create(context_, record));
+  NDP_ASSIGN(auto job, CreateJob(context_, record));
   {
     std::lock_guard lock(mutex_);
     current_ = job;

@@ -85,6 +85,7 @@ constexpr int kFirstFinished = static_cast<int>(JobState::kDone);
 }  // namespace
 
 std::string_view JobKindName(JobKind kind) {
+  if (kind == JobKind::kProfile) return "profile";
   return kind == JobKind::kFinetune ? "finetune" : "relabel";
 }
 

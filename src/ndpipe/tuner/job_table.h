@@ -16,7 +16,7 @@
 
 namespace ndpipe::tuner {
 
-enum class JobKind { kFinetune = 1, kRelabel = 2 };
+enum class JobKind { kFinetune = 1, kRelabel = 2, kProfile = 3 };
 enum class JobState { kQueued, kRunning, kWaiting, kDone, kFailed, kCancelled };
 std::string_view JobKindName(JobKind kind);
 std::string_view JobStateName(JobState state);

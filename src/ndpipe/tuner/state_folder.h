@@ -4,6 +4,7 @@
 //   DIR/cluster-id        32 hex digits, made once
 //   DIR/labels.db         label::LabelDatabase
 //   DIR/jobs.db           JobTable
+//   DIR/profiles.json     plan::Profiles
 //   DIR/models/           model::BackboneFolder
 //   DIR/tails/            <sha256>.safetensors
 //   DIR/deltas/           TailDeltas
@@ -26,6 +27,7 @@ class StateFolder {
   std::filesystem::path labels_file() const { return folder_ / "labels.db"; }
   std::filesystem::path jobs_file() const { return folder_ / "jobs.db"; }
   std::filesystem::path models() const { return folder_ / "models"; }
+  std::filesystem::path profiles_file() const { return folder_ / "profiles.json"; }
   std::filesystem::path tails() const { return folder_ / "tails"; }
   std::filesystem::path deltas() const { return folder_ / "deltas"; }
   std::filesystem::path jobs() const { return folder_ / "jobs"; }

@@ -8,6 +8,8 @@
 #include "ndpipe/base/clock.h"
 #include "ndpipe/base/log.h"
 #include "ndpipe/tuner/feature_spool.h"
+#include "ndpipe/tuner/plan_maker.h"
+#include "ndpipe/tuner/profile_job.h"
 #include "ndpipe/tuner/request.h"
 
 namespace ndpipe::tuner {
@@ -20,6 +22,7 @@ constexpr char kFirstFinetuneKey[] = "first_finetune";
 TunerService::TunerService(const TunerOptions& options, StateFolder state)
     : first_finetune_(options.first_finetune),
       heartbeat_(std::max(10, options.heartbeat_interval_ms)),
+      train_threads_(options.train_threads),
       state_(std::move(state)),
       membership_(state_.cluster_id(), heartbeat_, wakeup_) {}
 
@@ -55,11 +58,13 @@ Status TunerService::OpenParts(const TunerOptions& options) {
   }
   NDP_RETURN_IF_ERROR(SweepJobFolders());
   puller_ = std::make_unique<CatalogPuller>(*labels_, membership_, heartbeat_);
-  const JobContext context{*jobs_, *labels_, membership_, *versions_,
-                           state_, wakeup_,  heartbeat_,  options.train_threads};
-  runner_ = std::make_unique<JobRunner>(context, options.on_report);
+  runner_ = std::make_unique<JobRunner>(MakeContext(), options.on_report);
   beat_ = Worker("beat", [this](std::stop_token stop) { Beat(stop); });
   return {};
+}
+
+JobContext TunerService::MakeContext() {
+  return {*jobs_, *labels_, membership_, *versions_, state_, wakeup_, heartbeat_, train_threads_};
 }
 
 // What a crash between the end of a job and the removal of its folder has left.
@@ -272,7 +277,8 @@ Result<int64_t> TunerService::EnqueueFinetune(const rpc::FinetuneRequest& reques
 }
 
 Result<int64_t> TunerService::StartFinetune(const rpc::FinetuneRequest& request) {
-  return EnqueueFinetune(request, "");
+  NDP_ASSIGN(const auto planned, WithPlan(request));
+  return EnqueueFinetune(planned, "");
 }
 
 // At most once a state folder, however often the Tuner is started with -n.
@@ -304,6 +310,59 @@ Result<int64_t> TunerService::StartRelabel(const rpc::RelabelRequest& request) {
   NDP_ASSIGN(const auto id, jobs_->Create(job));
   wakeup_.Raise();
   return id.value_or(0);
+}
+
+Result<int64_t> TunerService::StartProfile(const rpc::ProfileRequest& request) {
+  NDP_RETURN_IF_ERROR(CheckProfileRequest(request));
+  NDP_ASSIGN(const auto backbone, versions_->FindBackbone(request.backbone));
+  rpc::ProfileRequest resolved = request;
+  resolved.backbone = backbone.hash.Hex();
+  JobRecord job;
+  job.kind = JobKind::kProfile;
+  job.request = FormatProfileRequest(resolved);
+  NDP_ASSIGN(const auto id, jobs_->Create(job));
+  wakeup_.Raise();
+  return id.value_or(0);
+}
+
+Result<std::string> TunerService::MakePlan(const rpc::PlanRequest& request) {
+  NDP_ASSIGN(auto planned, PlanFinetune(MakeContext(), request));
+  return std::move(planned.json);
+}
+
+// The choice of the plan in the place of what was not asked for.
+Result<rpc::FinetuneRequest> TunerService::WithPlan(rpc::FinetuneRequest request) {
+  if (request.plan.empty()) return request;
+  if (request.plan != "auto") {
+    return Fail(ErrorCode::kInvalidArgument,
+                fmt::format("plan is \"{}\": give \"auto\", or nothing", request.plan));
+  }
+  rpc::PlanRequest asked;
+  asked.backbone = request.backbone;
+  asked.precision = request.precision;
+  asked.recipe = request.recipe;
+  asked.epochs = request.epochs;
+  asked.num_stores = static_cast<int>(membership_.Connected().size());  // a fine-tune takes all
+  asked.objective = request.plan_objective;
+  asked.min_accuracy = request.plan_min_accuracy;
+  NDP_ASSIGN(const auto planned, PlanFinetune(MakeContext(), asked));
+  if (!planned.missing.empty()) {
+    return Fail(ErrorCode::kFailedPrecondition,
+                fmt::format("no plan can be made, for there is no profile of {}: run `ndpipe plan`",
+                            fmt::join(planned.missing, ", ")));
+  }
+  if (!planned.choice) {
+    return Fail(ErrorCode::kFailedPrecondition, "no plan can be made: " + planned.reason);
+  }
+  NDP_ASSIGN(const auto backbone, versions_->FindBackbone(request.backbone));
+  if (planned.choice->cut != backbone.cut) {
+    return Fail(ErrorCode::kUnimplemented,
+                "the plan's cut " + planned.choice->cut +
+                    " is not the default one, and only linear tails are fine-tuned");
+  }
+  request.num_runs = planned.choice->num_runs;
+  spdlog::info("planned: {}", planned.reason);
+  return request;
 }
 
 Result<std::vector<rpc::SearchHit>> TunerService::Search(const rpc::SearchRequest& request) {

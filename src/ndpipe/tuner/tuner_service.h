@@ -54,6 +54,8 @@ class TunerService : public rpc::StoreLinkHandler, public rpc::Operator {
   Result<rpc::VersionComparison> CompareVersions(int64_t first, int64_t second,
                                                  int64_t num_examples) override;
   Status ExportModel(int64_t version, const std::filesystem::path& onnx_file) override;
+  Result<int64_t> StartProfile(const rpc::ProfileRequest& request) override;
+  Result<std::string> MakePlan(const rpc::PlanRequest& request) override;
   Result<std::vector<rpc::SearchHit>> Search(const rpc::SearchRequest& request) override;
   Result<std::vector<rpc::FailedPhoto>> ListFailures(int64_t limit) override;
   Status SetUserLabel(const std::string& photo_id, const std::string& label) override;
@@ -61,7 +63,9 @@ class TunerService : public rpc::StoreLinkHandler, public rpc::Operator {
  private:
   TunerService(const TunerOptions& options, StateFolder state);
   Status OpenParts(const TunerOptions& options);
+  JobContext MakeContext();
   Status SweepJobFolders();
+  Result<rpc::FinetuneRequest> WithPlan(rpc::FinetuneRequest request);
   Result<int64_t> EnqueueFinetune(const rpc::FinetuneRequest& request, const std::string& once_key);
   void StartFirstFinetune();
   Result<rpc::ServeReport> SwitchTo(int64_t version);
@@ -74,6 +78,7 @@ class TunerService : public rpc::StoreLinkHandler, public rpc::Operator {
   const std::optional<rpc::FinetuneRequest> first_finetune_;
   std::string first_finetune_trouble_;  // the last one told of; the beat's
   const std::chrono::milliseconds heartbeat_;
+  const int train_threads_;
   StateFolder state_;
   Wakeup wakeup_;
   Membership membership_;
