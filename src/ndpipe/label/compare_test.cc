@@ -6,7 +6,6 @@ namespace ndpipe::label {
 namespace {
 
 using photo::ChangeKind;
-using testing::ElementsAre;
 using testing::HasSubstr;
 
 class CompareTest : public LabelFixture {
