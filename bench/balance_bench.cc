@@ -28,7 +28,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr int kDefaultPhotos = 8000;
+constexpr int kDefaultPhotos = 16000;
 constexpr int kDefaultRounds = 3;
 constexpr double kSlowest = 200;  // photos a second
 const std::map<std::string, double> kPaces = {

@@ -25,6 +25,7 @@ namespace ndpipe::tuner {
 
 constexpr int kFakeFeatureSize = 8;
 constexpr int kFakeClasses = 4;
+constexpr size_t kMaxTailBytes = size_t{64} << 20;  // of real models, too
 
 struct FakePhoto {
   photo::PhotoId id;
@@ -281,7 +282,7 @@ class FakeStore {
       model::Weights weights = is_delta ? tails_.at(route.base) : model::Weights();
       int64_t num_bytes = 0;
       for (const auto& file : route.deltas) {
-        NDP_ASSIGN(const auto delta, ReadFile(file, 1 << 20));
+        NDP_ASSIGN(const auto delta, ReadFile(file, kMaxTailBytes));
         NDP_ASSIGN(weights, model::ApplyDelta(&weights, delta));
         num_bytes += static_cast<int64_t>(delta.size());
       }
