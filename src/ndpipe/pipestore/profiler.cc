@@ -4,6 +4,7 @@
 #include <sys/resource.h>
 
 #include <algorithm>
+#include <optional>
 #include <random>
 #include <utility>
 
@@ -42,6 +43,13 @@ rpc::FeatureBlock NoiseBlock(const Hash256& feature_space) {
   block.features.resize(static_cast<size_t>(kSentPhotos * kSentFeatureSize));
   for (Half& feature : block.features) feature = static_cast<Half>(uniform(random));
   return block;
+}
+
+// The engine or this program cannot work at that cut; others are not concerned.
+bool IsOfTheCut(const Error& error) {
+  return error.code == ErrorCode::kFailedPrecondition ||
+         error.code == ErrorCode::kInvalidArgument || error.code == ErrorCode::kNotFound ||
+         error.code == ErrorCode::kUnimplemented;
 }
 
 }  // namespace
@@ -146,6 +154,7 @@ Status Profiler::MeasureCuts(const rpc::Assignment& assignment, rpc::ProfileFigu
                 "this PipeStore has no photos to measure with: import some");
   }
   figures.num_photos = std::ssize(sample);
+  std::optional<Error> trouble;
   bool is_first = true;
   for (const auto& cut : assignment.profile.cuts) {
     if (stop.stop_requested()) return Fail(ErrorCode::kCancelled, "measuring was stopped");
@@ -153,7 +162,14 @@ Status Profiler::MeasureCuts(const rpc::Assignment& assignment, rpc::ProfileFigu
     at.kind = rpc::AssignmentKind::kExtract;
     at.cut = cut.cut;
     at.feature_space = cut.feature_space;
-    NDP_ASSIGN(auto models, models_.Load(at, tuner_, stop));
+    auto loaded = models_.Load(at, tuner_, stop);
+    if (!loaded && IsOfTheCut(loaded.error())) {
+      spdlog::warn("profile: cut {} is left out: {}", cut.cut, loaded.error().message);
+      trouble = std::move(loaded).error();
+      continue;
+    }
+    if (!loaded) return std::unexpected(std::move(loaded).error());
+    ModelCache::Loaded models = *std::move(loaded);
     if (is_first) {
       // Once over the sample: files come into the page cache, sidecars come to be.
       NDP_ASSIGN(const auto warm, Extract(at, models, sample, Sidecars::kUse, 0, stop));
@@ -176,6 +192,7 @@ Status Profiler::MeasureCuts(const rpc::Assignment& assignment, rpc::ProfileFigu
                             .cached_share = CachedShare(space, sample)});
     spdlog::info("profile: {:.1f} photos/s at cut {}", 1 / pass.seconds_a_photo, cut.cut);
   }
+  if (figures.cuts.empty() && trouble) return std::unexpected(*std::move(trouble));
   return {};
 }
 

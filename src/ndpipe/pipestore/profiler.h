@@ -32,6 +32,7 @@ class Profiler {
   // pipeline, several times if once is too quick to measure; features are dropped, and cached ones
   // neither read nor kept, but engines and sidecars are kept as a fine-tune would keep them. Blocks
   // for about a second a cut, and for seconds more where an engine is to be prepared.
+  // A cut that engine or program cannot work at is left out, unless it is so with all of them.
   // kFailedPrecondition: the store has no readable photo. Errors of engine and Tuner as
   // AssignmentRunner::Run.
   Result<rpc::ProfileFigures> Run(const rpc::Assignment& assignment, std::stop_token stop);
