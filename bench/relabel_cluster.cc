@@ -114,7 +114,7 @@ Status MakeVersions(const fs::path& state_folder, const fs::path& onnx_file, int
   NDP_ASSIGN(const auto state, tuner::StateFolder::Open(state_folder));
   NDP_ASSIGN(const auto labels, label::LabelDatabase::Open(state.labels_file()));
   NDP_ASSIGN(const auto versions,
-             tuner::VersionStore::Open(state.models(), state.tails(), *labels));
+             tuner::VersionStore::Open(state.models(), state.tails(), state.deltas(), *labels));
   NDP_ASSIGN(const auto own, versions->AddModel(onnx_file, {}));
   NDP_ASSIGN(auto tail, versions->LoadTail(own.tail));
   std::mt19937 random(2);
@@ -122,7 +122,7 @@ Status MakeVersions(const fs::path& state_folder, const fs::path& onnx_file, int
   for (int version = 2; version <= num_versions; ++version) {
     for (float& weight : tail.weight) weight *= factor(random);
     // A job that will never be: versions are told apart by the jobs that made them.
-    NDP_ASSIGN(const auto made, versions->AddTuned(-version, tail, own.classes));
+    NDP_ASSIGN(const auto made, versions->AddTuned(-version, tail, own.classes, 0));
     if (made.number != version) return Fail(ErrorCode::kInternal, "versions are out of order");
   }
   return {};
