@@ -15,6 +15,7 @@ struct Flags {
   rpc::FinetuneRequest request;
   double min_accuracy = -1;  // below 0: not given
   bool no_relabel = false;
+  bool no_replay = false;
   bool no_wait = false;
 };
 
@@ -54,6 +55,7 @@ Status MakeReady(rpc::Operator& tuner, const rpc::FinetuneRequest& request,
 Status Run(Flags flags, const std::stop_token& stop) {
   flags.request.relabel = !flags.no_relabel;
   if (flags.min_accuracy >= 0) flags.request.plan_min_accuracy = flags.min_accuracy;
+  flags.request.replay = !flags.no_replay;
   NDP_ASSIGN(const auto tuner, Connect(flags.remote));
   if (!flags.request.plan.empty()) NDP_RETURN_IF_ERROR(MakeReady(*tuner, flags.request, stop));
   NDP_ASSIGN(const int64_t id, tuner->StartFinetune(flags.request));
@@ -73,6 +75,33 @@ Status Run(Flags flags, const std::stop_token& stop) {
   return flags.no_wait ? Status() : CheckJob(job);
 }
 
+// What is not given is the recipe's.
+void DeclareRecipe(CLI::App& command, Flags& flags) {
+  rpc::FinetuneRequest& request = flags.request;
+  command
+      .add_option(
+          "--recipe", request.recipe,
+          "how to train: default (which is deep where the cut is an earlier one), or ndpipe "
+          "as published")
+      ->capture_default_str();
+  command.add_option("--epochs", request.epochs, "over all photos; 0: the recipe's")
+      ->check(CLI::Range(0, 100000))
+      ->capture_default_str();
+  command.add_option("--learning-rate", request.learning_rate, "its largest value")
+      ->check(CLI::PositiveNumber);
+  command.add_option("--weight-decay", request.weight_decay, "of the trained weights")
+      ->check(CLI::NonNegativeNumber);
+  command.add_option("--mixup", request.mixup, "how strongly photos are mixed in pairs; 0: not")
+      ->check(CLI::NonNegativeNumber);
+  command
+      .add_option(
+          "--patience", request.patience,
+          "stop after so many epochs without a better accuracy on held-out photos; 0: never")
+      ->check(CLI::NonNegativeNumber);
+  command.add_flag("--no-replay", flags.no_replay,
+                   "each run trains on its own slice only: as published, and less accurate");
+}
+
 }  // namespace
 
 void DeclareFinetune(CLI::App& app, Invocation& invocation) {
@@ -89,11 +118,15 @@ void DeclareFinetune(CLI::App& app, Invocation& invocation) {
       ->capture_default_str();
   command->add_option("--model", request.backbone,
                       "the backbone's name or hash; not given: that of the serving version");
-  command->add_option("--recipe", request.recipe, "how to train: default, or ndpipe as published")
-      ->capture_default_str();
-  command->add_option("--epochs", request.epochs, "0: the recipe's")
-      ->check(CLI::Range(0, 100000))
-      ->capture_default_str();
+  command->add_option(
+      "--cut", request.cut,
+      "the tensor before which nothing is trained: `ndpipe models cuts MODEL` lists "
+      "them; not given: the classifier's input, or the cut of --continue-from");
+  command
+      ->add_option("--continue-from", request.continue_from,
+                   "start from this version's tail, also with more classes than it has")
+      ->check(CLI::PositiveNumber);
+  DeclareRecipe(*command, *flags);
   command->add_option("--seed", request.seed, "equal seeds give equal models")
       ->capture_default_str();
   command->add_option("--precision", request.precision, "of the body: fp32, bf16")
@@ -111,6 +144,11 @@ void DeclareFinetune(CLI::App& app, Invocation& invocation) {
       ->add_option("--min-accuracy", flags->min_accuracy,
                    "of the plan: only cuts at which a version has reached this top-1")
       ->check(CLI::Range(0.0, 1.0));
+  command
+      ->add_option("--delta-bits", request.delta_bits,
+                   "of what the version's delta changes: 8, 4, 2 bits a weight, or 0: exact")
+      ->check(CLI::IsMember({0, 2, 4, 8}))
+      ->capture_default_str();
   command->add_flag("--no-relabel", flags->no_relabel, "only make the version");
   command->add_flag("--no-wait", flags->no_wait, "return as soon as the job is queued");
   command->callback([flags, &invocation] {

@@ -1,6 +1,8 @@
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstdio>
+#include <limits>
 #include <memory>
 
 #include "ndpipe/base/file.h"
@@ -24,6 +26,7 @@ struct Flags {
   std::string recipe = "default";
   uint64_t seed = 1;
   int threads = 0;
+  uint64_t feature_memory_bytes = uint64_t{2} << 30;
   std::string port_file;
   bool insecure = false;
 };
@@ -34,6 +37,8 @@ Status Run(const Flags& flags, const std::stop_token& stop) {
   options.listen = {flags.listen, flags.port};
   options.security.insecure = flags.insecure;
   options.train_threads = flags.threads;
+  options.max_feature_bytes = static_cast<int64_t>(
+      std::min<uint64_t>(flags.feature_memory_bytes, std::numeric_limits<int64_t>::max()));
   auto backbone = model::ResolveModel(flags.model);
   if (backbone) {
     options.backbone = *backbone;
@@ -92,6 +97,10 @@ void DeclareTuner(CLI::App& app, Invocation& invocation) {
   AddSetting(*command, "--threads", flags->threads, "cores to train on; 0: what a step keeps busy")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
+  AddSetting(*command, "--feature-memory-bytes", flags->feature_memory_bytes,
+             "at most so much of a fine-tune's features in memory, such as 8GB; more goes to files "
+             "in --state; 2GB if not given")
+      ->transform(CLI::AsSizeValue(false));
   command->add_option("--port-file", flags->port_file,
                       "a file for the port, written once it is open; for scripts, with --port 0");
   command->add_flag("--insecure", flags->insecure,

@@ -11,16 +11,28 @@ namespace {
 
 constexpr size_t kSidecarBatch = 64;  // at 224² about 8 MiB
 
+const std::string& CutOf(const model::Backbone& backbone, const ExtractOptions& options) {
+  return options.cut.empty() ? backbone.cut : options.cut;
+}
+
+// An engine that was made for another cut than the options say is left alone, too.
+bool MayKeepFeatures(const model::Backbone& backbone, int64_t feature_size,
+                     const ExtractOptions& options) {
+  if (!options.use_features) return false;
+  if (CutOf(backbone, options) == backbone.cut) return feature_size == backbone.feature_size;
+  const int64_t feature_bytes = feature_size * static_cast<int64_t>(sizeof(Half));
+  return feature_bytes <= backbone.manifest.preprocess.num_bytes();
+}
+
 }  // namespace
 
 DerivedCache::DerivedCache(const model::Backbone& backbone, model::Precision precision,
                            int64_t feature_size, const ExtractOptions& options)
     : store_(options.decode ? nullptr : options.derived),
       feature_size_(feature_size),
-      use_features_(store_ != nullptr && options.use_features &&
-                    feature_size == backbone.feature_size),
+      use_features_(store_ != nullptr && MayKeepFeatures(backbone, feature_size, options)),
       use_sidecars_(store_ != nullptr && options.use_sidecars),
-      feature_space_(model::SpaceOf(backbone, precision).DerivedSpace()),
+      feature_space_(model::SpaceOf(backbone, precision, CutOf(backbone, options)).DerivedSpace()),
       sidecar_codec_(photo::CodecFor(backbone.manifest.preprocess, options.lossless_codec)),
       sidecar_space_(photo::SidecarSpace(backbone.manifest.preprocess, sidecar_codec_)) {}
 

@@ -19,7 +19,8 @@ namespace ndpipe::extract {
 // everything is absent and nothing is kept.
 class DerivedCache {
  public:
-  // feature_size: of the engine. Features are left alone unless it is the backbone's own cut.
+  // feature_size: of the engine, at options.cut. Features that take more room than a photo's pixels
+  // are left alone: a sidecar brings them back for less.
   DerivedCache(const model::Backbone& backbone, model::Precision precision, int64_t feature_size,
                const ExtractOptions& options);
 

@@ -79,6 +79,7 @@ using Decode = std::function<Status(std::span<const uint8_t> bytes, std::span<ui
 
 struct ExtractOptions {
   int num_decoders = 0;  // threads that load and decode; 0: one a core
+  std::string cut;       // of the body, a tensor's name; empty: the backbone's default cut
   // Empty: the bytes are an image file, as Preprocess reads. Otherwise nothing is cached.
   Decode decode;
   photo::DerivedStore* derived = nullptr;  // borrowed; null: nothing is cached

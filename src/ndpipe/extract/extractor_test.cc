@@ -12,6 +12,7 @@
 #include <set>
 #include <thread>
 
+#include "ndpipe/extract/derived_cache.h"
 #include "ndpipe/extract/extract_fakes.h"
 #include "ndpipe/photo/image/sidecar.h"
 
@@ -396,6 +397,31 @@ TEST_F(ExtractorTest, EachBlockCountsItsPhotosFromTheFeatureCache) {
   for (const BlockFeatures& sunk : sunk_) {
     EXPECT_EQ(sunk.from_features, sunk.block == 0 ? 2 : 1);
   }
+}
+
+TEST_F(ExtractorTest, CachedFeaturesBelongToTheirCut) {
+  const auto derived = photo::DerivedStore::Open(folder_).value();
+  FakeBody body(4, 2);
+  FakePhotos photos;
+  const auto blocks = MakeBlocks({7});
+  ExtractOptions options{.derived = derived.get(), .use_sidecars = false};
+  EXPECT_EQ(Run(body, photos, options, blocks)->from_features, 0);
+  options.cut = "another";
+  EXPECT_EQ(Run(body, photos, options, blocks)->from_features, 0);
+  EXPECT_EQ(Run(body, photos, options, blocks)->from_features, 7);
+  options.cut = FakeBackbone().cut;
+  EXPECT_EQ(Run(body, photos, options, blocks)->from_features, 7);
+  ExpectComplete(blocks, photos);
+
+  const auto keeps = [&](int64_t feature_size, const std::string& cut) {
+    options.cut = cut;
+    return DerivedCache(FakeBackbone(), model::Precision::kFp32, feature_size, options)
+        .keeps_features();
+  };
+  const int64_t values_of_pixels = FakeBackbone().manifest.preprocess.num_bytes() / 2;
+  EXPECT_TRUE(keeps(values_of_pixels, "another"));
+  EXPECT_FALSE(keeps(values_of_pixels + 1, "another")) << "a sidecar is smaller";
+  EXPECT_FALSE(keeps(kFakeFeatures + 1, "")) << "not what lies at the default cut";
 }
 
 TEST_F(ExtractorTest, CachedFeaturesThatCannotBeRightAreRebuilt) {

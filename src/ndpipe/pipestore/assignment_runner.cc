@@ -48,14 +48,17 @@ Result<extract::ExtractStats> AssignmentRunner::Relabel(const rpc::Assignment& a
                                                         const rpc::AssignmentKey& key,
                                                         ModelCache::Loaded& models,
                                                         std::stop_token stop) {
+  // A deep tail's engine has threads of its own: one block in it, one on its way to the Tuner.
+  constexpr int kDeepTailLabellers = 2;
   // One stream that fails ends the others, which may wait for their acknowledgements.
   std::stop_source labels_stop;
   const std::stop_callback forward(stop, [&] { labels_stop.request_stop(); });
-  Labeller labeller(*models.tail,
-                    {.version = assignment.version,
-                     .num_threads = options_.num_decoders,
-                     .open = [&] { return tuner_.OpenLabels(key, labels_stop.get_token()); },
-                     .on_error = [&] { labels_stop.request_stop(); }});
+  Labeller labeller(
+      *models.tail,
+      {.version = assignment.version,
+       .num_threads = models.tail_is_deep ? kDeepTailLabellers : options_.num_decoders,
+       .open = [&] { return tuner_.OpenLabels(key, labels_stop.get_token()); },
+       .on_error = [&] { labels_stop.request_stop(); }});
   const auto label = [&](extract::BlockFeatures features) {
     return labeller.Add(std::move(features));
   };
@@ -87,6 +90,7 @@ Result<extract::ExtractStats> AssignmentRunner::RunPipeline(
     return sent;
   };
   extract::ExtractOptions options = options_;
+  options.cut = assignment.cut;
   if (options.use_sidecars) {
     options.lossless_codec = codec_.Get(models.backbone->manifest.preprocess, *models.body);
   }

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "ndpipe/base/bytes.h"
@@ -12,6 +13,7 @@ namespace ndpipe::pipestore {
 namespace {
 
 constexpr size_t kMaxManifestBytes = size_t{16} << 20;
+constexpr size_t kMaxTails = 4;  // engines: of versions that are compared or go back and forth
 
 // What a daemon that was killed while it fetched has left.
 void RemovePartialFiles(const std::filesystem::path& folder) {
@@ -29,7 +31,7 @@ ModelCache::ModelCache(std::filesystem::path folder, model::BackboneFolder backb
                        TailFiles tails, std::string device, int num_threads)
     : folder_(std::move(folder)),
       backbones_(std::move(backbones)),
-      tails_(std::move(tails)),
+      tail_files_(std::move(tails)),
       device_(std::move(device)),
       num_threads_(num_threads) {}
 
@@ -49,7 +51,8 @@ Result<ModelCache::Loaded> ModelCache::Load(const rpc::Assignment& assignment,
   loaded.backbone = body->backbone.get();
   loaded.body = body->engine.get();
   if (assignment.kind == rpc::AssignmentKind::kRelabel) {
-    NDP_ASSIGN(loaded.tail, LoadTail(assignment, tuner, stop));
+    NDP_ASSIGN(loaded.tail, LoadTail(assignment, *loaded.backbone, tuner, stop));
+    loaded.tail_is_deep = assignment.cut != loaded.backbone->cut;
   }
   return loaded;
 }
@@ -79,8 +82,8 @@ Result<ModelCache::Body*> ModelCache::LoadBody(const rpc::Assignment& assignment
   auto found = bodies_.find(key);
   if (found == bodies_.end()) {
     NDP_ASSIGN(auto backbone, FetchBackbone(assignment.backbone, tuner, stop));
-    const auto space = model::SpaceOf(backbone, assignment.precision);
-    if (space.Hash() != assignment.feature_space || backbone.cut != assignment.cut) {
+    const auto space = model::SpaceOf(backbone, assignment.precision, assignment.cut);
+    if (space.Hash() != assignment.feature_space) {
       return Fail(ErrorCode::kFailedPrecondition,
                   fmt::format("this PipeStore would make features of another space than the Tuner "
                               "asks for (backbone {}, cut {}): install the same ndpipe on both",
@@ -103,16 +106,25 @@ Result<ModelCache::Body*> ModelCache::LoadBody(const rpc::Assignment& assignment
   return &found->second;
 }
 
-Result<std::unique_ptr<engine::TailEngine>> ModelCache::LoadTail(const rpc::Assignment& assignment,
-                                                                 rpc::StoreLinkClient& tuner,
-                                                                 std::stop_token stop) {
-  NDP_ASSIGN(const auto tail, tails_.Load(assignment.tail, tuner, stop));
-  if (tail.backbone != assignment.backbone || tail.cut != assignment.cut) {
+Result<engine::TailEngine*> ModelCache::LoadTail(const rpc::Assignment& assignment,
+                                                 const model::Backbone& backbone,
+                                                 rpc::StoreLinkClient& tuner,
+                                                 std::stop_token stop) {
+  const auto found = std::ranges::find(tails_, assignment.tail, &Tail::hash);
+  if (found != tails_.end()) {
+    std::rotate(found, found + 1, tails_.end());
+    return tails_.back().engine.get();
+  }
+  NDP_ASSIGN(const auto weights, tail_files_.Load(assignment.tail, tuner, stop));
+  if (weights.backbone != assignment.backbone || weights.cut != assignment.cut) {
     return Fail(ErrorCode::kInvalidArgument,
                 fmt::format("the tail of model version {} belongs to another backbone or cut",
                             assignment.version));
   }
-  return engine::CreateTailEngine(tail);
+  NDP_ASSIGN(auto engine, engine::CreateTailEngine(backbone, weights, num_threads_));
+  if (tails_.size() >= kMaxTails) tails_.erase(tails_.begin());
+  tails_.push_back({assignment.tail, std::move(engine)});
+  return tails_.back().engine.get();
 }
 
 }  // namespace ndpipe::pipestore

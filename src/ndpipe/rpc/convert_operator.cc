@@ -12,6 +12,13 @@ constexpr int64_t kMaxRuns = 100'000;
 constexpr int64_t kMaxStores = 100'000;
 constexpr int64_t kMaxEpochs = 1'000'000;
 constexpr int64_t kMaxSearchHits = 1'000'000;
+constexpr double kMaxSetting = 1e9;  // of a recipe's numbers; which make sense is train's to say
+
+Result<std::optional<double>> Setting(bool is_given, double value, std::string_view field) {
+  if (!is_given) return std::nullopt;
+  NDP_RETURN_IF_ERROR(CheckFinite(value, 0, kMaxSetting, field));
+  return value;
+}
 
 }  // namespace
 
@@ -64,6 +71,7 @@ void ToWire(const JobStatus& from, wire::JobStatus& to) {
   to.set_seconds_left(from.seconds_left);
   to.set_error(CleanText(from.error, kMaxTextBytes));
   to.set_report_json(CleanText(from.report_json, kMaxReportBytes));
+  to.set_refused_blocks(from.refused_blocks);
 }
 
 Result<JobStatus> FromWire(const wire::JobStatus& from) {
@@ -91,7 +99,8 @@ Result<JobStatus> FromWire(const wire::JobStatus& from) {
                    .photos_per_second = from.photos_per_second(),
                    .seconds_left = from.seconds_left(),
                    .error = from.error(),
-                   .report_json = from.report_json()};
+                   .report_json = from.report_json(),
+                   .refused_blocks = from.refused_blocks()};
 }
 
 void ToWire(const ClusterStatus& from, wire::GetStatusResponse& to) {
@@ -188,6 +197,14 @@ void ToWire(const FinetuneRequest& from, wire::StartFinetuneRequest& to) {
   to.set_plan(CleanText(from.plan, kMaxIdBytes));
   to.set_plan_objective(CleanText(from.plan_objective, kMaxIdBytes));
   if (from.plan_min_accuracy) to.set_plan_min_accuracy(*from.plan_min_accuracy);
+  if (from.learning_rate) to.set_learning_rate(*from.learning_rate);
+  if (from.weight_decay) to.set_weight_decay(*from.weight_decay);
+  if (from.mixup) to.set_mixup(*from.mixup);
+  if (from.patience) to.set_patience(*from.patience);
+  to.set_no_replay(!from.replay);
+  to.set_cut(CleanText(from.cut, kMaxTextBytes));
+  to.set_continue_from(from.continue_from);
+  to.set_delta_bits(from.delta_bits);
 }
 
 Result<FinetuneRequest> FromWire(const wire::StartFinetuneRequest& from) {
@@ -203,20 +220,33 @@ Result<FinetuneRequest> FromWire(const wire::StartFinetuneRequest& from) {
   if (from.has_plan_min_accuracy()) {
     NDP_RETURN_IF_ERROR(CheckFinite(from.plan_min_accuracy(), 0, 1, "plan_min_accuracy"));
   }
-  return FinetuneRequest{
-      .backbone = from.backbone(),
-      .num_runs = from.num_runs(),
-      .min_stores = from.min_stores(),
-      .recipe = from.recipe(),
-      .seed = from.seed(),
-      .precision = from.precision(),
-      .on_loss = from.on_loss(),
-      .relabel = from.relabel(),
-      .epochs = from.epochs(),
-      .plan = from.plan(),
-      .plan_objective = from.plan_objective().empty() ? "time" : from.plan_objective(),
-      .plan_min_accuracy =
-          from.has_plan_min_accuracy() ? std::optional(from.plan_min_accuracy()) : std::nullopt};
+  NDP_RETURN_IF_ERROR(CheckText(from.cut(), kMaxTextBytes, "cut"));
+  NDP_RETURN_IF_ERROR(CheckRange(from.patience(), 0, kMaxEpochs, "patience"));
+  NDP_RETURN_IF_ERROR(CheckRange(from.delta_bits(), 0, 8, "delta bits"));
+  NDP_RETURN_IF_ERROR(CheckCount(from.continue_from(), "the version to continue from"));
+  FinetuneRequest to{.backbone = from.backbone(),
+                     .num_runs = from.num_runs(),
+                     .min_stores = from.min_stores(),
+                     .recipe = from.recipe(),
+                     .seed = from.seed(),
+                     .precision = from.precision(),
+                     .on_loss = from.on_loss(),
+                     .relabel = from.relabel(),
+                     .epochs = from.epochs(),
+                     .replay = !from.no_replay(),
+                     .cut = from.cut(),
+                     .continue_from = from.continue_from(),
+                     .delta_bits = from.delta_bits()};
+  NDP_ASSIGN(to.learning_rate,
+             Setting(from.has_learning_rate(), from.learning_rate(), "learning rate"));
+  NDP_ASSIGN(to.weight_decay,
+             Setting(from.has_weight_decay(), from.weight_decay(), "weight decay"));
+  NDP_ASSIGN(to.mixup, Setting(from.has_mixup(), from.mixup(), "mixup"));
+  if (from.has_patience()) to.patience = from.patience();
+  to.plan = from.plan();
+  if (!from.plan_objective().empty()) to.plan_objective = from.plan_objective();
+  if (from.has_plan_min_accuracy()) to.plan_min_accuracy = from.plan_min_accuracy();
+  return to;
 }
 
 void ToWire(const RelabelRequest& from, wire::StartRelabelRequest& to) {

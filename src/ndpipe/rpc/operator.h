@@ -44,7 +44,8 @@ struct JobStatus {
   double photos_per_second = 0;
   double seconds_left = -1;  // -1: unknown
   std::string error;
-  std::string report_json;  // of a finished fine-tune with its relabel; else empty
+  std::string report_json;     // of a finished fine-tune with its relabel; else empty
+  int64_t refused_blocks = 0;  // by the running Tuner: not what the job asked for, or damaged
 };
 
 struct ClusterStatus {
@@ -89,7 +90,19 @@ struct FinetuneRequest {
   std::string precision = "fp32";
   std::string on_loss = "wait";  // "wait", "continue"
   bool relabel = true;           // a relabel with the new version follows
-  int epochs = 0;                // 0: the recipe's
+  // What is not given is the recipe's.
+  int epochs = 0;  // 0: not given
+  std::optional<double> learning_rate;
+  std::optional<double> weight_decay;
+  std::optional<double> mixup;
+  std::optional<int> patience;
+  bool replay = true;  // false: each run trains on its own slice only, whatever the recipe says
+  // Tensor name; empty: that of continue_from's version, else the backbone's default cut.
+  std::string cut;
+  // A version of the same backbone, whose parameters and class rows training starts from; 0: the
+  // backbone itself.
+  int64_t continue_from = 0;
+  int delta_bits = 0;  // of the delta that distributes the version: 8, 4, 2; 0: exact
   // "auto": cut and num_runs are those of the plan for this objective, and with at least so much of
   // top-1, if it is given; empty: as given here.
   std::string plan;

@@ -25,6 +25,7 @@ void ExpectSameJob(const JobStatus& got, const JobStatus& sent) {
   EXPECT_EQ(got.seconds_left, sent.seconds_left);
   EXPECT_EQ(got.error, sent.error);
   EXPECT_EQ(got.report_json, sent.report_json);
+  EXPECT_EQ(got.refused_blocks, sent.refused_blocks);
 }
 
 void ExpectSameVersion(const VersionStatus& got, const VersionStatus& sent) {
@@ -104,6 +105,13 @@ TEST_F(RpcTest, JobsStart) {
                                                   .on_loss = "continue",
                                                   .relabel = false,
                                                   .epochs = 4,
+                                                  .learning_rate = 0.25,
+                                                  .weight_decay = 0,
+                                                  .patience = 3,
+                                                  .replay = false,
+                                                  .cut = "/blocks.3/Add_output_0",
+                                                  .continue_from = 6,
+                                                  .delta_bits = 4,
                                                   .plan = "auto",
                                                   .plan_objective = "bytes",
                                                   .plan_min_accuracy = 0.25});
@@ -121,9 +129,23 @@ TEST_F(RpcTest, JobsStart) {
   EXPECT_EQ(operators_.finetune.plan, "auto");
   EXPECT_EQ(operators_.finetune.plan_objective, "bytes");
   EXPECT_EQ(operators_.finetune.plan_min_accuracy, 0.25);
+  EXPECT_EQ(operators_.finetune.learning_rate, 0.25);
+  EXPECT_EQ(operators_.finetune.weight_decay, 0);  // given, unlike mixup
+  EXPECT_EQ(operators_.finetune.mixup, std::nullopt);
+  EXPECT_EQ(operators_.finetune.patience, 3);
+  EXPECT_FALSE(operators_.finetune.replay);
+  EXPECT_EQ(operators_.finetune.cut, "/blocks.3/Add_output_0");
+  EXPECT_EQ(operators_.finetune.continue_from, 6);
+  EXPECT_EQ(operators_.finetune.delta_bits, 4);
   FinetuneRequest impossible;
   impossible.num_runs = 0;
   EXPECT_EQ(operator_->StartFinetune(impossible).error().code, ErrorCode::kInvalidArgument);
+  impossible.num_runs = 1;
+  impossible.mixup = std::numeric_limits<double>::quiet_NaN();
+  const auto refused = operator_->StartFinetune(impossible);
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code, ErrorCode::kInvalidArgument);
+  EXPECT_THAT(refused.error().message, HasSubstr("mixup"));
 
   const auto relabel = operator_->StartRelabel(
       {.version = 8, .precision = "bf16", .on_loss = "continue", .no_switch = true});

@@ -351,6 +351,11 @@ TEST_F(RawPeer, FeatureStreamsOutOfOrderOrDamaged) {
   damaged = GoodBlock();
   damaged.mutable_block()->set_photos(0, 77);
   EXPECT_EQ(SendFeatures({Open(), damaged}).error_code(), grpc::StatusCode::DATA_LOSS);
+  handler_.Locked([&] {
+    ASSERT_EQ(handler_.bad_blocks.size(), 2u);
+    EXPECT_THAT(handler_.bad_blocks[0].message, HasSubstr("CRC-32"));
+    EXPECT_EQ(handler_.bad_blocks[1].code, ErrorCode::kDataLoss);
+  });
 
   auto too_long = GoodBlock();
   too_long.mutable_block()->mutable_features()->assign(3'000'000, 'x');

@@ -86,6 +86,11 @@ class FakeHandler : public StoreLinkHandler {
     labels.push_back(std::move(block));
     return {};
   }
+  void OnBadBlock(const AssignmentKey& key, const Error& error) override {
+    std::lock_guard lock(mutex);
+    feature_key = key;
+    bad_blocks.push_back(error);
+  }
   Result<std::filesystem::path> FileFor(FileKind kind, const Hash256& hash) override {
     if (blocked) Block();
     std::lock_guard lock(mutex);
@@ -145,6 +150,7 @@ class FakeHandler : public StoreLinkHandler {
   AssignmentKey feature_key;
   std::vector<FeatureBlock> features;
   std::vector<LabelBlock> labels;
+  std::vector<Error> bad_blocks;
   std::filesystem::path file;
   std::pair<FileKind, Hash256> file_asked;
   TailRoute route;
@@ -170,7 +176,8 @@ class FakeOperator : public Operator {
             .photos_per_second = 7.5,
             .seconds_left = -1,
             .error = "some error",
-            .report_json = "{\"a\":1}"};
+            .report_json = "{\"a\":1}",
+            .refused_blocks = 8};
   }
   static VersionStatus SomeVersion() {
     return {.number = 3,

@@ -225,6 +225,8 @@ class StoreLinkHandler {
   // (guarantee 5).
   virtual Status OnFeatures(const AssignmentKey& key, FeatureBlock block) = 0;
   virtual Status OnLabels(const AssignmentKey& key, LabelBlock block) = 0;
+  // A block that came to neither of them: its checksum, sizes or numbers are wrong.
+  virtual void OnBadBlock(const AssignmentKey& key, const Error& error) = 0;
   virtual Result<std::filesystem::path> FileFor(FileKind kind, const Hash256& hash) = 0;
   // For a store that says it holds `held`. kNotFound: there is no such tail.
   virtual Result<TailRoute> RouteToTail(const Hash256& tail, const std::vector<Hash256>& held) = 0;

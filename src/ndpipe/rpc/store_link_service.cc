@@ -29,7 +29,8 @@ std::unexpected<Error> Lost(std::string_view call) {
 
 // Takes blocks of one kind until the end of the stream; acknowledges each once `take` has returned.
 template <typename Stream, typename Request, typename Response, typename Take, typename Mark>
-Status ReceiveBlocks(std::string_view call, Stream& stream, const Take& take, const Mark& mark) {
+Status ReceiveBlocks(std::string_view call, StoreLinkHandler& handler, Stream& stream,
+                     const Take& take, const Mark& mark) {
   Request request;
   if (!stream.Read(&request)) return Lost(call);
   if (request.message_case() != Request::kOpen) return OutOfOrder(call);
@@ -37,10 +38,14 @@ Status ReceiveBlocks(std::string_view call, Stream& stream, const Take& take, co
   while (stream.Read(&request)) {
     if (request.message_case() == Request::kEnd) return {};
     if (request.message_case() != Request::kBlock) return OutOfOrder(call);
-    NDP_ASSIGN(auto block, FromWire(request.block()));
+    auto block = FromWire(request.block());
+    if (!block) {
+      handler.OnBadBlock(key, block.error());
+      return std::unexpected(std::move(block).error());
+    }
     Response response;
-    mark(block, response);
-    NDP_RETURN_IF_ERROR(take(key, std::move(block)));
+    mark(*block, response);
+    NDP_RETURN_IF_ERROR(take(key, *std::move(block)));
     if (!stream.Write(response)) return Lost(call);
   }
   return Lost(call);
@@ -175,9 +180,9 @@ grpc::Status StoreLinkService::SendFeatures(
     response.set_run(block.run);
     response.set_block(block.block);
   };
-  return ToGrpc(*context,
-                ReceiveBlocks<std::remove_pointer_t<decltype(stream)>, wire::SendFeaturesRequest,
-                              wire::SendFeaturesResponse>("SendFeatures", *stream, take, mark));
+  return ToGrpc(*context, ReceiveBlocks<std::remove_pointer_t<decltype(stream)>,
+                                        wire::SendFeaturesRequest, wire::SendFeaturesResponse>(
+                              "SendFeatures", handler_, *stream, take, mark));
 }
 
 grpc::Status StoreLinkService::SendLabels(
@@ -189,9 +194,9 @@ grpc::Status StoreLinkService::SendLabels(
   const auto mark = [](const LabelBlock& block, wire::SendLabelsResponse& response) {
     response.set_block(block.block);
   };
-  return ToGrpc(*context,
-                ReceiveBlocks<std::remove_pointer_t<decltype(stream)>, wire::SendLabelsRequest,
-                              wire::SendLabelsResponse>("SendLabels", *stream, take, mark));
+  return ToGrpc(*context, ReceiveBlocks<std::remove_pointer_t<decltype(stream)>,
+                                        wire::SendLabelsRequest, wire::SendLabelsResponse>(
+                              "SendLabels", handler_, *stream, take, mark));
 }
 
 grpc::Status StoreLinkService::FetchFile(grpc::ServerContext* context,

@@ -26,6 +26,7 @@ void ActiveJob::Describe(rpc::JobStatus& status) const {
   status.done = totals.done;
   status.total = totals.photos;
   status.failed = totals.failed;
+  status.refused_blocks = refused_blocks_;
   status.photos_per_second = progress_.PhotosPerSecond();
   if (status.photos_per_second > 0) {
     status.seconds_left =
@@ -56,6 +57,11 @@ Status ActiveJob::OnLabels(const rpc::AssignmentKey& key, rpc::LabelBlock) {
 
 void ActiveJob::OnReport(const std::string& store, const rpc::AssignmentReport& report) {
   dispatcher_.OnReport(store, report);
+}
+
+void ActiveJob::CountRefused(const rpc::AssignmentKey& key, const Error& error) {
+  ++refused_blocks_;
+  spdlog::warn("job {}: refused from store {}: {}", record_.id, key.store_id, error.message);
 }
 
 double ActiveJob::PatienceSeconds() const {

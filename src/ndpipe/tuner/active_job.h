@@ -1,6 +1,7 @@
 // The job that runs: what fine-tune and relabel have in common.
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <memory>
 #include <mutex>
@@ -34,6 +35,7 @@ struct JobContext {
   Wakeup& wakeup;
   std::chrono::milliseconds heartbeat;
   int train_threads = 0;
+  int64_t max_feature_bytes = int64_t{2} << 30;  // of a fine-tune's features in memory
 };
 
 // One attempt at a job, from what is durable of it. Run is called once, on the runner's thread; the
@@ -61,6 +63,8 @@ class ActiveJob {
   virtual Status OnFeatures(const rpc::AssignmentKey& key, rpc::FeatureBlock block);
   virtual Status OnLabels(const rpc::AssignmentKey& key, rpc::LabelBlock block);
   virtual void OnReport(const std::string& store, const rpc::AssignmentReport& report);
+  // A store's block was refused: it is not what the job asked for, or was damaged on its way.
+  void CountRefused(const rpc::AssignmentKey& key, const Error& error);
 
  protected:
   // What becomes of blocks whose stores the job goes on without: taken from the book, to be
@@ -95,6 +99,7 @@ class ActiveJob {
   ShareBook book_;
   Dispatcher dispatcher_;
   PhaseClock extract_clock_;
+  std::atomic<int64_t> refused_blocks_ = 0;  // since the Tuner runs
 
  private:
   static constexpr int kStandBackHeartbeats = 3;

@@ -26,6 +26,9 @@ namespace ndpipe::tuner {
 constexpr int kFakeFeatureSize = 8;
 constexpr int kFakeClasses = 4;
 constexpr size_t kMaxTailBytes = size_t{64} << 20;  // of real models, too
+// The tiny backbone's cut before its pooling, where each feature fills a map.
+constexpr char kFakeMapsCut[] = "maps";
+constexpr int kFakeMapPixels = 64;
 
 struct FakePhoto {
   photo::PhotoId id;
@@ -51,6 +54,13 @@ inline std::vector<Half> FakeFeatures(const FakePhoto& photo) {
   const int label = photo.label.back() - '0';
   features[label] = static_cast<Half>(static_cast<float>(features[label]) + 2.0F);
   return features;
+}
+
+// What lies at the cut before the pooling, whose means are FakeFeatures.
+inline std::vector<Half> FakeMaps(const FakePhoto& photo) {
+  std::vector<Half> maps;
+  for (const Half feature : FakeFeatures(photo)) maps.insert(maps.end(), kFakeMapPixels, feature);
+  return maps;
 }
 
 class FakeStore {
@@ -357,14 +367,15 @@ class FakeStore {
       --wrong_space_blocks;
       block.feature_space = Sha256::Of("another body");
     }
-    block.feature_size = kFakeFeatureSize;
+    const bool maps = assignment.cut == kFakeMapsCut;
+    block.feature_size = maps ? kFakeFeatureSize * kFakeMapPixels : kFakeFeatureSize;
     for (const int64_t number : work.photos) {
       const auto photo = PhotoOf(number);
       if (broken.contains(photo.id)) {
         block.failures.push_back({number, "the file is broken"});
         continue;
       }
-      const auto features = FakeFeatures(photo);
+      const auto features = maps ? FakeMaps(photo) : FakeFeatures(photo);
       block.photos.push_back(number);
       block.features.insert(block.features.end(), features.begin(), features.end());
       block.photo_bytes += 1000;

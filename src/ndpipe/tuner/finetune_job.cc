@@ -9,31 +9,83 @@
 #include <utility>
 
 #include "ndpipe/base/log.h"
+#include "ndpipe/model/backbone_graph.h"
 #include "ndpipe/tuner/planning.h"
 
 namespace ndpipe::tuner {
 
 FinetuneJob::FinetuneJob(const JobContext& context, JobRecord record, rpc::FinetuneRequest request,
-                         model::Backbone backbone, const rpc::Assignment& work)
+                         model::Backbone backbone, ChosenCut cut, bool wants_held_out,
+                         const rpc::Assignment& work)
     : ActiveJob(context, std::move(record), work, request.on_loss),
       request_(std::move(request)),
       backbone_(std::move(backbone)),
+      cut_(std::move(cut)),
+      wants_held_out_(wants_held_out),
       spool_(context.state.job(work.job)),
       overall_clock_(record_.overall_seconds) {}
+
+namespace {
+
+// Whether a tail at `cut` can start from a version. Layers that the version has trained must not
+// lie in the body, which every store has from the backbone.
+Status CheckStart(const label::ModelVersion& start, const model::Backbone& backbone,
+                  const ChosenCut& cut) {
+  if (start.backbone != backbone.hash) {
+    return Fail(ErrorCode::kInvalidArgument,
+                fmt::format("version {} has another backbone than {}: continue from a version of "
+                            "the same one",
+                            start.number, backbone.manifest.name));
+  }
+  if (start.cut == cut.tensor || start.cut == backbone.cut) return {};
+  NDP_ASSIGN(const auto graph, model::ReadKeptGraph(backbone.onnx_file));
+  if (!LiesBefore(graph, start.cut, cut.tensor)) return {};
+  return Fail(
+      ErrorCode::kInvalidArgument,
+      fmt::format("version {} has trained layers before {}: continue from it at its own cut, "
+                  "{}, or an earlier one",
+                  start.number, cut.tensor, start.cut));
+}
+
+}  // namespace
+
+Result<rpc::FinetuneRequest> FinetuneJob::Resolve(const rpc::FinetuneRequest& request,
+                                                  VersionStore& versions) {
+  NDP_RETURN_IF_ERROR(CheckFinetuneRequest(request));
+  rpc::FinetuneRequest resolved = request;
+  std::optional<label::ModelVersion> start;
+  if (request.continue_from != 0) {
+    NDP_ASSIGN(start, versions.FindVersion(request.continue_from));
+    if (resolved.backbone.empty()) resolved.backbone = start->backbone.Hex();
+    if (resolved.cut.empty()) resolved.cut = start->cut;
+  }
+  NDP_ASSIGN(const auto backbone, versions.FindBackbone(resolved.backbone));
+  resolved.backbone = backbone.hash.Hex();
+  NDP_ASSIGN(const auto cut, ChooseCut(backbone, resolved.cut));
+  resolved.cut = cut.tensor;
+  if (start) NDP_RETURN_IF_ERROR(CheckStart(*start, backbone, cut));
+  if (auto recipe = RecipeOf(resolved, cut.deep); !recipe) {
+    return std::unexpected(std::move(recipe).error());
+  }
+  return resolved;
+}
 
 Result<std::shared_ptr<ActiveJob>> FinetuneJob::Create(const JobContext& context,
                                                        JobRecord record) {
   NDP_ASSIGN(auto request, ParseFinetuneRequest(record.request));
   NDP_ASSIGN(auto backbone, context.versions.FindBackbone(request.backbone));
+  NDP_ASSIGN(auto cut, ChooseCut(backbone, request.cut));
+  NDP_ASSIGN(const auto recipe, RecipeOf(request, cut.deep));
   rpc::Assignment work;
   work.job = record.id;
   work.kind = rpc::AssignmentKind::kExtract;
   work.backbone = backbone.hash;
-  work.cut = backbone.cut;
+  work.cut = cut.tensor;
   NDP_ASSIGN(work.precision, model::ParsePrecision(request.precision));
-  work.feature_space = model::SpaceOf(backbone, work.precision).Hash();
-  return std::shared_ptr<ActiveJob>(
-      new FinetuneJob(context, std::move(record), std::move(request), std::move(backbone), work));
+  work.feature_space = model::SpaceOf(backbone, work.precision, cut.tensor).Hash();
+  return std::shared_ptr<ActiveJob>(new FinetuneJob(context, std::move(record), std::move(request),
+                                                    std::move(backbone), std::move(cut),
+                                                    recipe.patience > 0, work));
 }
 
 Status FinetuneJob::Run(std::stop_token stop) {
@@ -81,7 +133,9 @@ Result<std::vector<label::TrainingPhoto>> FinetuneJob::ChoosePhotos(
   const auto evaluation = has_test ? photo::Part::kTest : photo::Part::kHeldOut;
   plan_.evaluation_part = photo::PartName(evaluation);
   std::erase_if(photos, [&](const label::TrainingPhoto& photo) {
-    return photo.part != photo::Part::kTrain && photo.part != evaluation;
+    const bool is_wanted = photo.part == photo::Part::kTrain || photo.part == evaluation ||
+                           (photo.part == photo::Part::kHeldOut && wants_held_out_);
+    return !is_wanted;
   });
   return photos;
 }
@@ -120,31 +174,37 @@ Status FinetuneJob::Plan() {
     class_of.emplace(plan_.classes[i], static_cast<int32_t>(i));
   }
 
-  std::vector<Hash256> training, evaluation;
+  const auto use_of = [&](photo::Part part) {
+    if (part == photo::Part::kTrain) return SampleUse::kTraining;
+    return photo::PartName(part) == plan_.evaluation_part ? SampleUse::kEvaluation
+                                                          : SampleUse::kHeldOut;
+  };
+  // Slices are of the training photos alone: which others come along does not move them.
+  std::vector<Hash256> training, others;
   for (const auto& photo : photos) {
-    (photo.part == photo::Part::kTrain ? training : evaluation).push_back(photo.photo.id);
+    (photo.part == photo::Part::kTrain ? training : others).push_back(photo.photo.id);
+    plan_.evaluation_photos += use_of(photo.part) == SampleUse::kEvaluation ? 1 : 0;
+    plan_.held_out_photos += use_of(photo.part) == SampleUse::kHeldOut ? 1 : 0;
   }
   plan_.backbone = backbone_.hash;
   plan_.training_photos = static_cast<int64_t>(training.size());
-  plan_.evaluation_photos = static_cast<int64_t>(evaluation.size());
   plan_.num_runs = std::min<int64_t>(request_.num_runs, plan_.training_photos);
   const auto training_runs = SliceRuns(training, request_.seed, plan_.num_runs);
-  const auto evaluation_runs = SliceRuns(evaluation, request_.seed, plan_.num_runs);
+  const auto other_runs = SliceRuns(others, request_.seed, plan_.num_runs);
 
   std::vector<Planned> planned;
   planned.reserve(photos.size());
-  size_t next_training = 0, next_evaluation = 0;
+  size_t next_training = 0, next_other = 0;
   for (const auto& photo : photos) {
-    const bool is_evaluation = photo.part != photo::Part::kTrain;
+    const SampleUse use = use_of(photo.part);
     const int64_t run =
-        is_evaluation ? evaluation_runs[next_evaluation++] : training_runs[next_training++];
-    planned.push_back(
-        {run, photo.photo.replicas, {photo.photo.id, class_of.at(photo.label), is_evaluation}});
+        use == SampleUse::kTraining ? training_runs[next_training++] : other_runs[next_other++];
+    planned.push_back({run, photo.photo.replicas, {photo.photo.id, class_of.at(photo.label), use}});
     for (const auto& replica : photo.photo.replicas) {
       if (stores.contains(replica.store)) plan_.stores.insert(replica.store);
     }
   }
-  const auto blocks = MakeBlocks(std::move(planned), backbone_.feature_size, 1);
+  const auto blocks = MakeBlocks(std::move(planned), cut_.feature_size, 1);
   spdlog::info("job {}: {} training and {} {} photos of {} classes on {} PipeStores, {} blocks",
                record_.id, plan_.training_photos, plan_.evaluation_photos, plan_.evaluation_part,
                plan_.classes.size(), plan_.stores.size(), blocks.size());
@@ -161,8 +221,8 @@ std::string FinetuneJob::Doing() const {
 }
 
 Result<Trained> FinetuneJob::ExtractAndTrain(const std::stop_token& stop) {
-  RunTrainer trainer({context_, record_.id, request_, plan_, backbone_, work_.feature_space, book_,
-                      spool_, extract_clock_, overall_clock_});
+  RunTrainer trainer({context_, record_.id, request_, plan_, backbone_, cut_, work_.feature_space,
+                      book_, spool_, extract_clock_, overall_clock_});
   while (true) {
     const auto seen = context_.wakeup.count();
     if (auto result = trainer.TakeResult()) return *std::move(result);
@@ -179,14 +239,13 @@ Status FinetuneJob::CheckBlock(const Block& planned, const rpc::FeatureBlock& bl
                             block.block, block.feature_space.Hex().substr(0, 12),
                             work_.feature_space.Hex().substr(0, 12)));
   }
-  if (block.run != planned.run || block.feature_size != backbone_.feature_size ||
-      static_cast<int64_t>(block.features.size()) !=
-          static_cast<int64_t>(block.photos.size()) * backbone_.feature_size) {
+  if (block.run != planned.run || block.feature_size != cut_.feature_size ||
+      std::ssize(block.features) != std::ssize(block.photos) * cut_.feature_size) {
     return Fail(ErrorCode::kInvalidArgument,
                 fmt::format("block {} has run {} and {} features of size {}; run {} and size {} "
                             "are asked for",
                             block.block, block.run, block.features.size(), block.feature_size,
-                            planned.run, backbone_.feature_size));
+                            planned.run, cut_.feature_size));
   }
   return CheckPhotos(planned.PhotosIn(planned.done_by), block.photos, block.failures);
 }
@@ -216,12 +275,7 @@ void DropInfinite(rpc::FeatureBlock& block) {
 Status FinetuneJob::OnFeatures(const rpc::AssignmentKey& key, rpc::FeatureBlock block) {
   NDP_ASSIGN(auto delivery, book_.Begin(key, block.block));
   if (delivery.block().done) return {};
-  if (auto checked = CheckBlock(delivery.block(), block); !checked) {
-    ++refused_blocks_;
-    spdlog::warn("job {}: refused from store {}: {}", record_.id, key.store_id,
-                 checked.error().message);
-    return checked;
-  }
+  NDP_RETURN_IF_ERROR(CheckBlock(delivery.block(), block));
   DropInfinite(block);
   Block done = delivery.block();
   auto elsewhere = TryElsewhere(done, block.failures);
@@ -281,7 +335,7 @@ Status FinetuneJob::PlanAgain(const std::vector<Block>& taken, bool may_lack) {
       }
     }
   }
-  auto blocks = MakeBlocks(std::move(again), backbone_.feature_size, book_.NextBlockNumber());
+  auto blocks = MakeBlocks(std::move(again), cut_.feature_size, book_.NextBlockNumber());
   NDP_RETURN_IF_ERROR(context_.table.ReplaceBlocks(record_.id, removed, blocks, lacking));
   book_.Replace(taken, std::move(blocks));
   return {};
@@ -302,14 +356,14 @@ Status FinetuneJob::Admit(const StoreView& store) {
   return {};
 }
 
-Status FinetuneJob::FinishWith(Trained trained) {
-  NDP_ASSIGN(const auto version,
-             context_.versions.AddTuned(record_.id, trained.tail, plan_.classes, 0));
+Result<FinetuneFigures> FinetuneJob::MakeFigures(const label::ModelVersion& version,
+                                                 Evaluation evaluation) {
   NDP_ASSIGN(const auto runs, context_.table.Runs(record_.id));
   const auto totals = book_.totals();
   FinetuneFigures figures;
   figures.request = request_;
   figures.plan = plan_;
+  figures.cut = cut_;
   figures.version = version.number;
   figures.feature_extraction_seconds = extract_clock_.Seconds();
   figures.extracted_photos = totals.done;
@@ -317,13 +371,13 @@ Status FinetuneJob::FinishWith(Trained trained) {
   double early_seconds = 0, overlapped_seconds = 0;
   for (const auto& run : runs) {
     figures.training_seconds += run.seconds;
-    if (run.run + 1 >= plan_.num_runs) continue;
-    early_seconds += run.seconds;
-    overlapped_seconds += run.overlapped_seconds;
+    const bool is_last = run.run + 1 >= plan_.num_runs;
+    (is_last ? figures.last_run_seconds : early_seconds) += run.seconds;
+    if (!is_last) overlapped_seconds += run.overlapped_seconds;
   }
   if (early_seconds > 0) figures.overlap_ratio = overlapped_seconds / early_seconds;
-  figures.top1_before = trained.top1_before;
-  figures.top1_after = trained.top1_after;
+  figures.evaluation = std::move(evaluation);
+  NDP_ASSIGN(figures.class_names, context_.labels.LabelNames(plan_.classes));
   figures.feature_bytes = totals.feature_bytes;
   figures.photo_bytes = totals.photo_bytes;
   figures.from_features = totals.from_features;
@@ -334,6 +388,14 @@ Status FinetuneJob::FinishWith(Trained trained) {
   NDP_ASSIGN(figures.lacking_photos, context_.table.CountLacking(record_.id));
   overall_clock_.Stop();
   figures.overall_seconds = overall_clock_.Seconds();
+  return figures;
+}
+
+Status FinetuneJob::FinishWith(Trained trained) {
+  NDP_ASSIGN(const auto version, context_.versions.AddTuned(record_.id, trained.tail, plan_.classes,
+                                                            request_.delta_bits));
+  NDP_ASSIGN(const auto figures, MakeFigures(version, std::move(trained.evaluation)));
+  const auto totals = book_.totals();
 
   JobRecord ended = record_;
   ended.state = JobState::kDone;

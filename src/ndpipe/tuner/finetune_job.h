@@ -1,10 +1,10 @@
 // A fine-tune: FT-DMP of NDPipe (ASPLOS 2024).
 #pragma once
 
-#include <atomic>
 #include <memory>
 
 #include "ndpipe/tuner/active_job.h"
+#include "ndpipe/tuner/cut_choice.h"
 #include "ndpipe/tuner/feature_spool.h"
 #include "ndpipe/tuner/report.h"
 #include "ndpipe/tuner/request.h"
@@ -14,6 +14,12 @@ namespace ndpipe::tuner {
 
 class FinetuneJob : public ActiveJob {
  public:
+  // The request as a job keeps it: with the backbone's hash and the cut's name, so that later
+  // changes of names and versions do not matter. kInvalidArgument, kNotFound: what no fine-tune can
+  // do.
+  static Result<rpc::FinetuneRequest> Resolve(const rpc::FinetuneRequest& request,
+                                              VersionStore& versions);
+  // record.request: as Resolve gave it, or of an older program.
   static Result<std::shared_ptr<ActiveJob>> Create(const JobContext& context, JobRecord record);
 
   Status Run(std::stop_token stop) override;
@@ -25,7 +31,8 @@ class FinetuneJob : public ActiveJob {
 
  private:
   FinetuneJob(const JobContext& context, JobRecord record, rpc::FinetuneRequest request,
-              model::Backbone backbone, const rpc::Assignment& work);
+              model::Backbone backbone, ChosenCut cut, bool wants_held_out,
+              const rpc::Assignment& work);
   Status WaitForStores(const std::stop_token& stop);
   // Chooses photos, classes and blocks, in one durable step.
   Status Plan();
@@ -38,15 +45,17 @@ class FinetuneJob : public ActiveJob {
   Result<Trained> ExtractAndTrain(const std::stop_token& stop);
   std::string Doing() const;
   Status CheckBlock(const Block& planned, const rpc::FeatureBlock& block);
+  Result<FinetuneFigures> MakeFigures(const label::ModelVersion& version, Evaluation evaluation);
   Status FinishWith(Trained trained);
 
   const rpc::FinetuneRequest request_;
   const model::Backbone backbone_;
+  const ChosenCut cut_;
+  const bool wants_held_out_;  // training looks at held-out photos
   FeatureSpool spool_;
   FinetunePlan plan_;
   bool resumed_ = false;
   PhaseClock overall_clock_;
-  std::atomic<int64_t> refused_blocks_ = 0;
 };
 
 }  // namespace ndpipe::tuner

@@ -20,7 +20,7 @@ std::vector<uint8_t> PackSamples(std::span<const Sample> samples) {
   for (const auto& sample : samples) {
     writer.WriteBytes(sample.id.bytes);
     writer.Write<int32_t>(sample.class_index);
-    writer.Write<uint8_t>(sample.is_evaluation ? 1 : 0);
+    writer.Write<uint8_t>(static_cast<uint8_t>(sample.use));
   }
   return writer.Take();
 }
@@ -32,8 +32,8 @@ Result<std::vector<Sample>> UnpackSamples(std::span<const uint8_t> bytes) {
     NDP_ASSIGN(const auto id, reader.ReadBytes(sizeof(Hash256)));
     std::memcpy(sample.id.bytes.data(), id.data(), id.size());
     NDP_ASSIGN(sample.class_index, reader.Read<int32_t>());
-    NDP_ASSIGN(const auto is_evaluation, reader.Read<uint8_t>());
-    sample.is_evaluation = is_evaluation != 0;
+    NDP_ASSIGN(const auto use, reader.Read<uint8_t>());
+    sample.use = static_cast<SampleUse>(std::min<uint8_t>(use, 2));
   }
   return samples;
 }

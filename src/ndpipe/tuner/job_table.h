@@ -45,11 +45,14 @@ struct JobRecord {
   bool report_final = false;
 };
 
+// What a fine-tune takes a photo for. kHeldOut: to know when to stop, where other photos evaluate.
+enum class SampleUse : uint8_t { kTraining = 0, kEvaluation = 1, kHeldOut = 2 };
+
 // One photo of a fine-tune's block, beside its number in the store.
 struct Sample {
   Hash256 id;
   int32_t class_index = 0;
-  bool is_evaluation = false;
+  SampleUse use = SampleUse::kTraining;
 };
 
 // What failed in one store and others are to try becomes a block with so much greater a number.

@@ -34,7 +34,7 @@ Block MakeBlock(int64_t number, std::vector<Holder> holders) {
   block.run = number % 2;
   for (const int64_t photo : holders.front().photos) {
     block.samples.push_back(
-        {Sha256::Of(std::to_string(photo)), static_cast<int32_t>(photo), false});
+        {Sha256::Of(std::to_string(photo)), static_cast<int32_t>(photo), SampleUse::kTraining});
   }
   block.holders = std::move(holders);
   return block;

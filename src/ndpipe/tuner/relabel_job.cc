@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "ndpipe/base/log.h"
+#include "ndpipe/tuner/cut_choice.h"
 #include "ndpipe/tuner/planning.h"
 #include "ndpipe/tuner/report.h"
 
@@ -39,13 +40,13 @@ Result<std::shared_ptr<ActiveJob>> RelabelJob::Create(const JobContext& context,
   work.backbone = version.backbone;
   work.cut = version.cut;
   NDP_ASSIGN(work.precision, model::ParsePrecision(order.request.precision));
-  work.feature_space = model::SpaceOf(backbone, work.precision).Hash();
+  work.feature_space = model::SpaceOf(backbone, work.precision, work.cut).Hash();
+  NDP_ASSIGN(const auto cut, ChooseCut(backbone, work.cut));
   work.version = version.number;
   work.tail = version.tail;
   record.version = version.number;
   return std::shared_ptr<ActiveJob>(new RelabelJob(context, std::move(record), std::move(order),
-                                                   std::move(version), backbone.feature_size,
-                                                   work));
+                                                   std::move(version), cut.feature_size, work));
 }
 
 Status RelabelJob::Run(std::stop_token stop) {

@@ -3,8 +3,11 @@
 
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "ndpipe/label/label_database.h"
+#include "ndpipe/tuner/cut_choice.h"
+#include "ndpipe/tuner/evaluation.h"
 #include "ndpipe/tuner/request.h"
 
 namespace ndpipe::tuner {
@@ -13,15 +16,18 @@ namespace ndpipe::tuner {
 struct FinetuneFigures {
   rpc::FinetuneRequest request;
   FinetunePlan plan;
+  ChosenCut cut;
   int64_t version = 0;
   double feature_extraction_seconds = 0;
   int64_t extracted_photos = 0;
   int64_t extraction_failures = 0;
-  double training_seconds = 0;
+  double training_seconds = 0;  // of all runs
+  double last_run_seconds = 0;  // of them, of the last one
   double overall_seconds = 0;
-  std::optional<double> overlap_ratio;  // nothing when there is one run
-  std::optional<double> top1_before;    // nothing where the vocabularies differ
-  std::optional<double> top1_after;     // nothing without evaluation photos
+  // Of the training outside the last run, what lay under extraction; nothing when there is one run.
+  std::optional<double> overlap_ratio;
+  Evaluation evaluation;
+  std::vector<std::string> class_names;  // by class index
   int64_t feature_bytes = 0;
   int64_t photo_bytes = 0;
   int64_t from_features = 0;  // extracted photos whose features were cached

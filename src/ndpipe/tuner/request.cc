@@ -5,7 +5,6 @@
 #include <nlohmann/json.hpp>
 
 #include "ndpipe/model/backbone.h"
-#include "ndpipe/train/tail_trainer.h"
 
 namespace ndpipe::tuner {
 namespace {
@@ -15,6 +14,21 @@ using nlohmann::json;
 constexpr int kMaxRuns = 1000;
 constexpr int kMaxStores = 100'000;
 constexpr int kMaxEpochs = 100'000;
+
+constexpr int kMaxDeltaBits = 8;
+
+template <typename T>
+json OrNull(const std::optional<T>& value) {
+  return value ? json(*value) : json(nullptr);
+}
+
+// Nothing also where an older program wrote no such field.
+template <typename T>
+std::optional<T> OptionalField(const json& object, const char* key) {
+  const auto found = object.find(key);
+  if (found == object.end() || found->is_null()) return std::nullopt;
+  return found->get<T>();
+}
 
 // Runs `read` on the parsed text; a missing or mistyped field is damage, for we wrote it ourselves.
 template <typename T, typename Read>
@@ -44,7 +58,15 @@ std::string FormatFinetuneRequest(const rpc::FinetuneRequest& request) {
               {"precision", request.precision},
               {"on_loss", request.on_loss},
               {"relabel", request.relabel},
-              {"epochs", request.epochs}}
+              {"epochs", request.epochs},
+              {"learning_rate", OrNull(request.learning_rate)},
+              {"weight_decay", OrNull(request.weight_decay)},
+              {"mixup", OrNull(request.mixup)},
+              {"patience", OrNull(request.patience)},
+              {"replay", request.replay},
+              {"cut", request.cut},
+              {"continue_from", request.continue_from},
+              {"delta_bits", request.delta_bits}}
       .dump();
 }
 
@@ -60,6 +82,14 @@ Result<rpc::FinetuneRequest> ParseFinetuneRequest(const std::string& text) {
     value.at("on_loss").get_to(request.on_loss);
     value.at("relabel").get_to(request.relabel);
     value.at("epochs").get_to(request.epochs);
+    request.learning_rate = OptionalField<double>(value, "learning_rate");
+    request.weight_decay = OptionalField<double>(value, "weight_decay");
+    request.mixup = OptionalField<double>(value, "mixup");
+    request.patience = OptionalField<int>(value, "patience");
+    request.replay = value.value("replay", true);
+    request.cut = value.value("cut", std::string());
+    request.continue_from = value.value("continue_from", int64_t{0});
+    request.delta_bits = value.value("delta_bits", 0);
     return request;
   });
 }
@@ -92,6 +122,7 @@ std::string FormatFinetunePlan(const FinetunePlan& plan) {
               {"training_photos", plan.training_photos},
               {"evaluation_photos", plan.evaluation_photos},
               {"evaluation_part", plan.evaluation_part},
+              {"held_out_photos", plan.held_out_photos},
               {"stores", plan.stores}}
       .dump();
 }
@@ -106,12 +137,31 @@ Result<FinetunePlan> ParseFinetunePlan(const std::string& text) {
     value.at("training_photos").get_to(read.training_photos);
     value.at("evaluation_photos").get_to(read.evaluation_photos);
     value.at("evaluation_part").get_to(read.evaluation_part);
+    read.held_out_photos = value.value("held_out_photos", int64_t{0});
     value.at("stores").get_to(read.stores);
     return read;
   });
   if (!plan) return plan;
   NDP_ASSIGN(plan->backbone, Hash256::FromHex(backbone));
   return plan;
+}
+
+Result<train::Recipe> RecipeOf(const rpc::FinetuneRequest& request, bool deep) {
+  NDP_ASSIGN(auto recipe, train::RecipeFor(request.recipe, deep, request.continue_from != 0));
+  recipe.seed = request.seed;
+  if (request.epochs > 0) recipe.epochs = request.epochs;
+  if (request.learning_rate) {
+    // The whole cycle is scaled: where it ends stays the same share of its top.
+    const double share = recipe.min_learning_rate / recipe.max_learning_rate;
+    recipe.max_learning_rate = *request.learning_rate;
+    recipe.min_learning_rate = share * recipe.max_learning_rate;
+  }
+  if (request.weight_decay) recipe.weight_decay = *request.weight_decay;
+  if (request.mixup) recipe.mixup = *request.mixup;
+  if (request.patience) recipe.patience = *request.patience;
+  if (!request.replay) recipe.replay = false;
+  NDP_RETURN_IF_ERROR(train::CheckRecipe(recipe));
+  return recipe;
 }
 
 Status CheckFinetuneRequest(const rpc::FinetuneRequest& request) {
@@ -129,7 +179,13 @@ Status CheckFinetuneRequest(const rpc::FinetuneRequest& request) {
                 fmt::format("{} epochs are asked for: give 1 to {}, or 0 for the recipe's",
                             request.epochs, kMaxEpochs));
   }
-  if (auto recipe = train::NamedRecipe(request.recipe); !recipe) {
+  if (request.delta_bits != 0 && request.delta_bits != 2 && request.delta_bits != 4 &&
+      request.delta_bits != kMaxDeltaBits) {
+    return Fail(ErrorCode::kInvalidArgument,
+                fmt::format("deltas of {} bits are asked for: give 8, 4 or 2, or 0 for exact ones",
+                            request.delta_bits));
+  }
+  if (auto recipe = RecipeOf(request, false); !recipe) {
     return std::unexpected(std::move(recipe).error());
   }
   if (auto precision = model::ParsePrecision(request.precision); !precision) {

@@ -6,6 +6,7 @@
 
 #include "ndpipe/label/label_database.h"
 #include "ndpipe/rpc/operator.h"
+#include "ndpipe/train/recipe.h"
 
 namespace ndpipe::tuner {
 
@@ -28,10 +29,15 @@ struct FinetunePlan {
   int64_t training_photos = 0;
   int64_t evaluation_photos = 0;
   std::string evaluation_part;   // "test", "held-out"
+  int64_t held_out_photos = 0;   // that say when to stop, where they are not the evaluation's
   std::set<std::string> stores;  // that got blocks
 };
 std::string FormatFinetunePlan(const FinetunePlan& plan);
 Result<FinetunePlan> ParseFinetunePlan(const std::string& json);  // kDataLoss
+
+// The named recipe for this kind of tail with the request's changes and seed. kInvalidArgument: no
+// such recipe, or a change that is out of range.
+Result<train::Recipe> RecipeOf(const rpc::FinetuneRequest& request, bool deep);
 
 // kInvalidArgument for values that no job can have.
 Status CheckFinetuneRequest(const rpc::FinetuneRequest& request);

@@ -1,18 +1,18 @@
 // Trains run k of a fine-tune as soon as its features are there, while the stores extract run k+1.
 #pragma once
 
-#include <atomic>
-#include <functional>
 #include <mutex>
 #include <optional>
 #include <stop_token>
-#include <vector>
 
 #include "ndpipe/base/worker.h"
 #include "ndpipe/train/tail_trainer.h"
 #include "ndpipe/tuner/active_job.h"
+#include "ndpipe/tuner/cut_choice.h"
+#include "ndpipe/tuner/evaluation.h"
 #include "ndpipe/tuner/feature_spool.h"
 #include "ndpipe/tuner/request.h"
+#include "ndpipe/tuner/run_features.h"
 
 namespace ndpipe::tuner {
 
@@ -23,6 +23,7 @@ struct TrainingInput {
   rpc::FinetuneRequest request;
   FinetunePlan plan;
   model::Backbone backbone;
+  ChosenCut cut;
   Hash256 feature_space;
   ShareBook& book;
   FeatureSpool& spool;
@@ -32,13 +33,13 @@ struct TrainingInput {
 
 struct Trained {
   model::TailWeights tail;  // complete
-  std::optional<double> top1_before;
-  std::optional<double> top1_after;
+  Evaluation evaluation;    // of the tail as stores will have it
 };
 
 // Owns one thread, from construction on. A checkpoint follows each run; a new RunTrainer of the
 // same job loads the last one and replays the slices before it, so that the tail comes out equal
-// bit for bit. A damaged feature block is asked for again.
+// bit for bit. A damaged feature block is asked for again. Features beyond the context's
+// max_feature_bytes lie in files in the job's folder.
 class RunTrainer {
  public:
   explicit RunTrainer(TrainingInput input);
@@ -46,24 +47,22 @@ class RunTrainer {
   // Nothing while it works; then its result, once. Raises context.wakeup when it is there.
   std::optional<Result<Trained>> TakeResult();
   // It can do nothing until stores have delivered more.
-  bool waits() const { return waits_; }
+  bool waits() const { return features_.waits(); }
 
  private:
-  enum class Use { kTraining, kEvaluation };
   Result<Trained> Train(const std::stop_token& stop);
+  Result<train::TrainerOptions> MakeOptions();
+  Status ContinueFrom(int64_t version, train::TrainerOptions& options);
   Result<std::unique_ptr<train::TailTrainer>> Resume(const std::stop_token& stop);
   Status TrainRun(train::TailTrainer& trainer, int64_t run, const std::stop_token& stop);
-  Result<Trained> Evaluate(model::TailWeights tail, const std::stop_token& stop);
-  Result<std::optional<double>> EvaluateServing(const train::FeatureSet& set);
-  // Waits until the run is extracted; its rows are by photo id.
-  Result<train::FeatureSet> Collect(int64_t run, Use use, const std::stop_token& stop);
-  struct Row;
-  Status ReadBlock(const Block& block, Use use, std::vector<Row>& rows);
+  Status HoldOut(train::TailTrainer& trainer, const std::stop_token& stop);
   std::filesystem::path Checkpoint(int64_t run) const;
 
   const TrainingInput input_;
-  int64_t first_run_ = 0;  // that is to be trained; the thread's
-  std::atomic<bool> waits_ = false;
+  RunFeatures features_;
+  train::TailPart part_;  // the thread's, as all below
+  train::Recipe recipe_;
+  int64_t first_run_ = 0;  // that is to be trained
   std::mutex mutex_;
   std::optional<Result<Trained>> result_;  // guarded by mutex_
   Worker worker_;                          // last: it uses all of the above

@@ -23,6 +23,7 @@ struct TunerOptions {
       first_finetune;  // the explicit -n: started once per state folder
   int heartbeat_interval_ms = 1000;
   int train_threads = 0;  // 0: as many as a training step keeps busy (train/tail_trainer.h)
+  int64_t max_feature_bytes = int64_t{2} << 30;  // of a fine-tune's features in memory
   // Called once for every fine-tune whose relabel is finished too (or was not wanted), with the
   // report as JSON.
   std::function<void(const std::string& report_json)> on_report;

@@ -8,6 +8,7 @@
 #include "ndpipe/base/clock.h"
 #include "ndpipe/base/log.h"
 #include "ndpipe/tuner/feature_spool.h"
+#include "ndpipe/tuner/finetune_job.h"
 #include "ndpipe/tuner/plan_maker.h"
 #include "ndpipe/tuner/profile_job.h"
 #include "ndpipe/tuner/request.h"
@@ -17,12 +18,22 @@ namespace {
 
 constexpr char kFirstFinetuneKey[] = "first_finetune";
 
+// What a job says to a block, with those counted that are not what it asked for. A block of a
+// former epoch is no fault of its store.
+Status Counted(ActiveJob& job, const rpc::AssignmentKey& key, Status status) {
+  if (!status && status.error().code == ErrorCode::kInvalidArgument) {
+    job.CountRefused(key, status.error());
+  }
+  return status;
+}
+
 }  // namespace
 
 TunerService::TunerService(const TunerOptions& options, StateFolder state)
     : first_finetune_(options.first_finetune),
       heartbeat_(std::max(10, options.heartbeat_interval_ms)),
       train_threads_(options.train_threads),
+      max_feature_bytes_(options.max_feature_bytes),
       state_(std::move(state)),
       membership_(state_.cluster_id(), heartbeat_, wakeup_) {}
 
@@ -46,9 +57,8 @@ Status TunerService::OpenParts(const TunerOptions& options) {
     spdlog::info("added {} as model version {}", options.backbone.string(), version.number);
   }
   if (first_finetune_) {
-    NDP_RETURN_IF_ERROR(CheckFinetuneRequest(*first_finetune_));
-    if (auto backbone = versions_->FindBackbone(first_finetune_->backbone); !backbone) {
-      return std::unexpected(std::move(backbone).error());
+    if (auto resolved = FinetuneJob::Resolve(*first_finetune_, *versions_); !resolved) {
+      return std::unexpected(std::move(resolved).error());
     }
   }
   NDP_ASSIGN(auto known, jobs_->KnownStores());
@@ -64,7 +74,8 @@ Status TunerService::OpenParts(const TunerOptions& options) {
 }
 
 JobContext TunerService::MakeContext() {
-  return {*jobs_, *labels_, membership_, *versions_, state_, wakeup_, heartbeat_, train_threads_};
+  return {*jobs_,  *labels_,   membership_,    *versions_,        state_,
+          wakeup_, heartbeat_, train_threads_, max_feature_bytes_};
 }
 
 // What a crash between the end of a job and the removal of its folder has left.
@@ -154,12 +165,16 @@ Result<std::optional<rpc::WorkBlock>> TunerService::NextWork(
 
 Status TunerService::OnFeatures(const rpc::AssignmentKey& key, rpc::FeatureBlock block) {
   NDP_ASSIGN(const auto job, runner_->CurrentFor(key.job));
-  return job->OnFeatures(key, std::move(block));
+  return Counted(*job, key, job->OnFeatures(key, std::move(block)));
 }
 
 Status TunerService::OnLabels(const rpc::AssignmentKey& key, rpc::LabelBlock block) {
   NDP_ASSIGN(const auto job, runner_->CurrentFor(key.job));
-  return job->OnLabels(key, std::move(block));
+  return Counted(*job, key, job->OnLabels(key, std::move(block)));
+}
+
+void TunerService::OnBadBlock(const rpc::AssignmentKey& key, const Error& error) {
+  if (const auto job = runner_->CurrentFor(key.job)) (*job)->CountRefused(key, error);
 }
 
 Result<std::filesystem::path> TunerService::FileFor(rpc::FileKind kind, const Hash256& hash) {
@@ -264,10 +279,7 @@ Result<rpc::VersionStatus> TunerService::AddModel(const std::filesystem::path& o
 
 Result<int64_t> TunerService::EnqueueFinetune(const rpc::FinetuneRequest& request,
                                               const std::string& once_key) {
-  NDP_RETURN_IF_ERROR(CheckFinetuneRequest(request));
-  NDP_ASSIGN(const auto backbone, versions_->FindBackbone(request.backbone));
-  rpc::FinetuneRequest resolved = request;  // later changes of names and versions do not matter
-  resolved.backbone = backbone.hash.Hex();
+  NDP_ASSIGN(const auto resolved, FinetuneJob::Resolve(request, *versions_));
   JobRecord job;
   job.kind = JobKind::kFinetune;
   job.request = FormatFinetuneRequest(resolved);
@@ -354,12 +366,7 @@ Result<rpc::FinetuneRequest> TunerService::WithPlan(rpc::FinetuneRequest request
   if (!planned.choice) {
     return Fail(ErrorCode::kFailedPrecondition, "no plan can be made: " + planned.reason);
   }
-  NDP_ASSIGN(const auto backbone, versions_->FindBackbone(request.backbone));
-  if (planned.choice->cut != backbone.cut) {
-    return Fail(ErrorCode::kUnimplemented,
-                "the plan's cut " + planned.choice->cut +
-                    " is not the default one, and only linear tails are fine-tuned");
-  }
+  request.cut = planned.choice->cut;
   request.num_runs = planned.choice->num_runs;
   spdlog::info("planned: {}", planned.reason);
   return request;

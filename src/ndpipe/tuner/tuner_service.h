@@ -34,6 +34,7 @@ class TunerService : public rpc::StoreLinkHandler, public rpc::Operator {
                                                  const std::function<bool()>& cancelled) override;
   Status OnFeatures(const rpc::AssignmentKey& key, rpc::FeatureBlock block) override;
   Status OnLabels(const rpc::AssignmentKey& key, rpc::LabelBlock block) override;
+  void OnBadBlock(const rpc::AssignmentKey& key, const Error& error) override;
   Result<std::filesystem::path> FileFor(rpc::FileKind kind, const Hash256& hash) override;
   Result<rpc::TailRoute> RouteToTail(const Hash256& tail,
                                      const std::vector<Hash256>& held) override;
@@ -79,6 +80,7 @@ class TunerService : public rpc::StoreLinkHandler, public rpc::Operator {
   std::string first_finetune_trouble_;  // the last one told of; the beat's
   const std::chrono::milliseconds heartbeat_;
   const int train_threads_;
+  const int64_t max_feature_bytes_;
   StateFolder state_;
   Wakeup wakeup_;
   Membership membership_;
