@@ -147,8 +147,9 @@ class Cluster:
                                         if j["parent"] == finetune), None), "the relabel is queued")
 
     def tail_hashes(self):
-        """The names of the tails on disk are their SHA-256: equal sets are equal models."""
-        return sorted(f.stem for f in (self.state / "tails").iterdir())
+        """The names of the tails on disk are their SHA-256: equal sets are equal models. What a killed Tuner was still
+        writing has another suffix."""
+        return sorted(f.stem for f in (self.state / "tails").glob("*.safetensors"))
 
     def query(self, sql, *arguments):
         with contextlib.closing(sqlite3.connect(self.state / "labels.db")) as db:

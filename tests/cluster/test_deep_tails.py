@@ -148,7 +148,7 @@ def test_cuts_that_do_not_fit(tmp_path, cut):
         text = refused(1, "--cut", misspelt)
         assert misspelt in text and cut in text, "it names the nearest"
         assert "models cuts" in text
-        assert "no cut" in refused(2, "--cut", "logits")
+        assert "no single-tensor edge" in refused(2, "--cut", "logits")
         # One photo's features would not fit a message.
         text = refused(2, "--cut", first_cut_of([96, 112, 112]))
         assert "message" in text and "later cut" in text

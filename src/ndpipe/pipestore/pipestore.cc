@@ -231,10 +231,10 @@ void Daemon::RunProfile(const rpc::Assignment& assignment, const std::stop_token
   const int cores = options_.num_threads > 0 ? options_.num_threads : UsableCores();
   Profiler profiler(*store_, MakeExtractOptions(), *codec_, *models_, *tuner_, cores);
   purger_->AssignmentBegins();
-  auto figures = profiler.Run(assignment, stop);
+  const auto figures = profiler.Run(assignment, stop);
   purger_->AssignmentEnded();
   rpc::AssignmentReport report;
-  if (figures) report.profile = *std::move(figures);
+  if (figures) report.profile = *figures;
   ReportEnd(assignment, figures ? nullptr : &figures.error(), std::move(report), stop);
 }
 

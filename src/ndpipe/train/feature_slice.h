@@ -20,7 +20,8 @@ namespace ndpipe::train {
 class FeatureSlice {
  public:
   FeatureSlice() = default;
-  FeatureSlice(FeatureSet set);  // implicit: a set is a slice in memory
+  // Implicit: a set is a slice in memory.
+  FeatureSlice(FeatureSet set);  // NOLINT(google-explicit-constructor)
   // Borrows the set, which must outlive every copy.
   static FeatureSlice View(const FeatureSet& set);
   // Reads all of it once, for its checksum. kNotFound; kDataLoss for what FeatureSliceWriter cannot

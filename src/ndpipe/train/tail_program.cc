@@ -39,7 +39,7 @@ Result<TailProgram> TailProgram::Build(const TailPart& part, const PartEnd& end)
 Result<at::Tensor> TailProgram::Features(const at::Tensor& at_cut) const {
   const at::Tensor input = at_cut.reshape(dims_);
   NDP_ASSIGN(const auto made, program_.Run(std::span(&input, 1)));
-  const at::Tensor features = made[0].flatten(1).to(at::kFloat);
+  at::Tensor features = made[0].flatten(1).to(at::kFloat);
   if (features.size(0) != at_cut.size(0) || features.size(1) != feature_size_) {
     return Fail(ErrorCode::kInvalidArgument,
                 "what follows the cut gives the classifier " + std::to_string(features.size(1)) +
