@@ -269,7 +269,7 @@ class Site {
       std::ifstream file(log);
       std::string all;
       for (std::string line; std::getline(file, line);) {
-        const auto value = json::parse(line, nullptr, false);
+        auto value = json::parse(line, nullptr, false);
         if (value.is_object() && value.contains(key)) return value;
         all += line + "\n";
       }
@@ -315,11 +315,7 @@ Status Run(const Flags& flags) {
   return {};
 }
 
-}  // namespace
-}  // namespace ndpipe::bench
-
-int main(int argc, char** argv) {
-  using namespace ndpipe::bench;
+int RunCommandLine(int argc, char** argv) {
   Flags flags;
   std::string serve, send, cache;
   ServeOptions server;
@@ -360,3 +356,8 @@ int main(int argc, char** argv) {
   }
   return ndpipe::bench::Main("placement_bench", [&] { return ndpipe::bench::Run(flags); });
 }
+
+}  // namespace
+}  // namespace ndpipe::bench
+
+int main(int argc, char** argv) { return ndpipe::bench::RunCommandLine(argc, argv); }
