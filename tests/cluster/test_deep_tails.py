@@ -41,8 +41,10 @@ def labels(cluster, version):
 def test_an_earlier_cut_from_photos_to_labels(tmp_path, cut, undisturbed):
     with Cluster(tmp_path, 2, PHOTOS) as cluster:
         cluster.start().wait_for_stores()
-        linear = cluster.wait_for_job(cluster.start_finetune("-n", 2))
-        cluster.wait_for_job(cluster.relabel_of(linear["id"]))
+        first = cluster.start_finetune("-n", 2)
+        cluster.wait_for_job(first)
+        cluster.wait_for_job(cluster.relabel_of(first))
+        linear = cluster.job(first)  # with its report, which the relabel completes
 
         finetune = cluster.start_finetune(*FLAGS, "-n", 2, "--cut", cut)
         deep = cluster.wait_for_job(finetune)
