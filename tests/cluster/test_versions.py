@@ -260,3 +260,20 @@ def test_an_exported_backbone_answers_as_its_labels_on_real_photos(tmp_path):
         same = sum(a == label for a, (_, label) in zip(said, labels))
         assert len(labels) == len(list((tmp_path / "photos").iterdir()))
         assert same >= 0.98 * len(labels) > 0
+
+
+def test_a_quantised_version_is_small_and_the_same_everywhere(tmp_path):
+    with Cluster(tmp_path, 2, PHOTOS) as cluster:
+        cluster.start().wait_for_stores()
+        finetune(cluster)
+        report = finetune(cluster, "--seed", 2, "--delta-bits", 8)["report"]
+        made = versions(cluster)[3]
+        assert (made["base"], made["delta_bits"]) == (2, 8)
+        assert (made["full_sends"], made["delta_sends"]) == (0, 2)
+        assert 0 < made["sent_bytes"] < 2 * made["tail_bytes"] / 3
+        assert report["delta_bytes"] == made["sent_bytes"]
+        assert report["top1_after"] > 0.6
+        for store in (0, 1):
+            kept = tail_file(cluster, store, 3)
+            assert kept.read_bytes() == (cluster.state / "tails" / kept.name).read_bytes()
+        cluster.check_one_outcome_each(3)
