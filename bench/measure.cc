@@ -90,6 +90,14 @@ Result<std::unique_ptr<engine::BodyEngine>> OpenBody(const BenchModel& model,
                                   {.precision = precision, .cache_folder = cache});
 }
 
+BenchFolder::BenchFolder(const fs::path& parent, const std::string& name)
+    : path_(fs::absolute(parent / fmt::format("{}.{}", name, ::getpid()))) {}
+
+BenchFolder::~BenchFolder() {
+  std::error_code ignored;
+  fs::remove_all(path_, ignored);
+}
+
 int Main(const char* name, const std::function<Status()>& run) {
   std::setvbuf(stdout, nullptr, _IOLBF, 0);
   PrintMachine();

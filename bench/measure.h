@@ -69,6 +69,20 @@ class BenchModel {
 Result<std::unique_ptr<engine::BodyEngine>> OpenBody(const BenchModel& model,
                                                      model::Precision precision);
 
+// A place for a folder of the benchmark's own, PARENT/NAME.PID; what lies there at the end of its
+// life is removed.
+class BenchFolder {
+ public:
+  BenchFolder(const std::filesystem::path& parent, const std::string& name);
+  BenchFolder(const BenchFolder&) = delete;
+  BenchFolder& operator=(const BenchFolder&) = delete;
+  ~BenchFolder();
+  const std::filesystem::path& path() const { return path_; }
+
+ private:
+  std::filesystem::path path_;
+};
+
 // The program's main: prints the error of `run` under `name`; the exit status.
 int Main(const char* name, const std::function<Status()>& run);
 

@@ -55,22 +55,6 @@ struct Flags {
   std::vector<double> speeds = {0.1, 1, 10};
 };
 
-// Removed at the end of its life.
-class BenchFolder {
- public:
-  explicit BenchFolder(const fs::path& path) : path_(path) {}
-  BenchFolder(const BenchFolder&) = delete;
-  BenchFolder& operator=(const BenchFolder&) = delete;
-  ~BenchFolder() {
-    std::error_code ignored;
-    fs::remove_all(path_, ignored);
-  }
-  const fs::path& path() const { return path_; }
-
- private:
-  fs::path path_;
-};
-
 struct Figure {
   double seconds = 0;
   int64_t bytes = 0;  // over the Tuner's link, both directions
@@ -291,8 +275,7 @@ class Site {
 
 Status Run(const Flags& flags) {
   for (const int num_stores : flags.stores) {
-    const BenchFolder folder(fs::absolute(
-        fs::path(flags.folder) / fmt::format("placement_bench.{}.{}", ::getpid(), num_stores)));
+    const BenchFolder folder(flags.folder, fmt::format("placement_bench.{}", num_stores));
     // Each number of stores in a process of its own: a thread that is on a host stays there.
     const pid_t pid = ::fork();
     if (pid == 0) {

@@ -40,23 +40,6 @@ struct Flags {
   int64_t num_photos = kMillion;
 };
 
-// Removed at the end of its life.
-class BenchFolder {
- public:
-  explicit BenchFolder(const fs::path& parent)
-      : path_(fs::absolute(parent / fmt::format("relabel_bench.{}", ::getpid()))) {}
-  BenchFolder(const BenchFolder&) = delete;
-  BenchFolder& operator=(const BenchFolder&) = delete;
-  ~BenchFolder() {
-    std::error_code ignored;
-    fs::remove_all(path_, ignored);
-  }
-  const fs::path& path() const { return path_; }
-
- private:
-  fs::path path_;
-};
-
 // Each photo of the folder several times, told apart by bytes behind the end of the image.
 Status RepeatPhotos(const fs::path& from, const fs::path& to) {
   std::vector<fs::path> files;
@@ -115,7 +98,7 @@ struct Series {
 };
 
 Status CompareWithInference(const Flags& flags) {
-  const BenchFolder folder(flags.folder);
+  const BenchFolder folder(flags.folder, "relabel_bench");
   const fs::path cached_folder = folder.path() / "cached";
   const fs::path inferred_folder = folder.path() / "inferred";
   NDP_ASSIGN(const auto model, BenchModel::Open(flags.model));
@@ -159,7 +142,7 @@ Status CompareWithInference(const Flags& flags) {
 }
 
 Status RelabelMillion(const Flags& flags) {
-  const BenchFolder folder(flags.folder);
+  const BenchFolder folder(flags.folder, "relabel_bench");
   NDP_ASSIGN(const auto model, BenchModel::Open(flags.model));
   NDP_ASSIGN(const auto precision, model::ParsePrecision(flags.precision));
   NDP_ASSIGN(const auto ceiling, MakeCachedStore(model.backbone(), precision,

@@ -10,6 +10,7 @@
 #include "ndpipe/base/bytes.h"
 #include "ndpipe/base/clock.h"
 #include "ndpipe/base/file.h"
+#include "ndpipe/base/machine.h"
 #include "ndpipe/cli/child_process.h"
 #include "ndpipe/cli/output.h"
 #include "ndpipe/cli/progress.h"
@@ -128,8 +129,7 @@ Result<Daemons> StartDaemons(const Flags& flags, const fs::path& folder) {
   NDP_ASSIGN(const int port, WaitForPort(daemons, port_file));
   const std::string port_text = std::to_string(port);
   // The stores share this machine's cores, which a storage server would have for itself.
-  const int cores = static_cast<int>(std::thread::hardware_concurrency());
-  const std::string threads = std::to_string(std::max(1, cores / flags.num_stores));
+  const std::string threads = std::to_string(std::max(1, UsableCores() / flags.num_stores));
   for (int i = 1; i <= flags.num_stores; ++i) {
     NDP_ASSIGN(auto store,
                ChildProcess::StartSelf(

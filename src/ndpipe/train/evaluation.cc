@@ -2,8 +2,8 @@
 #include <algorithm>
 #include <limits>
 #include <string>
-#include <thread>
 
+#include "ndpipe/base/machine.h"
 #include "ndpipe/train/classify.h"
 #include "ndpipe/train/tail_trainer.h"
 
@@ -43,9 +43,7 @@ Result<std::vector<int32_t>> Classify(const model::TailWeights& tail, const Feat
                     " features, the backbone gives " + std::to_string(end->feature_size));
   }
   NDP_RETURN_IF_ERROR(slice.Check(cut_size, kAnyClass));
-  if (num_threads == 0) {
-    num_threads = std::max(1, static_cast<int>(std::thread::hardware_concurrency() / 2));
-  }
+  if (num_threads == 0) num_threads = std::max(1, UsableCores() / 2);
   return ClassifyDeep(tail, part, *end, slice, num_threads);
 }
 

@@ -4,10 +4,10 @@
 #include <charconv>
 #include <limits>
 #include <span>
-#include <thread>
 #include <vector>
 
 #include "ndpipe/base/hash.h"
+#include "ndpipe/base/machine.h"
 
 namespace ndpipe::train {
 namespace {
@@ -72,7 +72,7 @@ Status CheckOptions(const TrainerOptions& options, const std::optional<PartEnd>&
 // of the same machine want the cores: 8,000 photos of CIFAR-100 train in 1.2 s on two free cores
 // (1.6 s on one), but among four busy ones in 8.2 s with two threads and in 3.3 s with one.
 int ChooseThreads(const TrainerOptions& options, const std::optional<PartEnd>& end) {
-  const int most = std::max(1, static_cast<int>(std::thread::hardware_concurrency() / 2));
+  const int most = std::max(1, UsableCores() / 2);
   if (end) return most;
   constexpr double kMultiplicationsPerThread = 1 << 26;
   const int64_t batch = std::min<int64_t>(options.recipe.batch_size, options.num_photos);

@@ -1,6 +1,7 @@
 // Makes things on several threads and hands them out in their order.
 #pragma once
 
+#include <algorithm>
 #include <condition_variable>
 #include <cstdint>
 #include <functional>
@@ -10,6 +11,8 @@
 #include <thread>
 #include <utility>
 #include <vector>
+
+#include "ndpipe/base/machine.h"
 
 namespace ndpipe::photo {
 
@@ -68,9 +71,6 @@ class OrderedPipeline {
 };
 
 // Threads for work that keeps a core busy.
-inline int NumImportThreads() {
-  const unsigned cores = std::thread::hardware_concurrency();
-  return cores == 0 ? 2 : static_cast<int>(cores < 32 ? cores : 32);
-}
+inline int NumImportThreads() { return std::min(UsableCores(), 32); }
 
 }  // namespace ndpipe::photo
