@@ -163,6 +163,9 @@ TEST_F(ProfileTest, AFinetuneFollowsThePlan) {
 
   request.plan = "manual";
   EXPECT_EQ(service_->StartFinetune(request).error().code, ErrorCode::kInvalidArgument);
+  request.plan = "auto";
+  request.cut = "input";
+  EXPECT_EQ(service_->StartFinetune(request).error().code, ErrorCode::kInvalidArgument);
 }
 
 TEST_F(ProfileTest, DamagedProfilesAreMeasuredAgain) {
