@@ -139,10 +139,11 @@ Result<CifarFeatures> ExtractCifar(const BenchModel& model, const fs::path& arch
 
 Result<std::vector<TrainedTail>> TrainVersions(const model::Backbone& backbone,
                                                const CifarFeatures& data, uint64_t seed) {
-  train::TrainerOptions options{.num_classes = kClasses,
-                                .feature_size = backbone.feature_size,
-                                .num_runs = static_cast<int>(data.runs.size()),
-                                .num_photos = data.num_train()};
+  train::TrainerOptions options;
+  options.num_classes = kClasses;
+  options.feature_size = backbone.feature_size;
+  options.num_runs = static_cast<int>(data.runs.size());
+  options.num_photos = data.num_train();
   NDP_ASSIGN(options.recipe, train::NamedRecipe("default"));
   options.recipe.seed = seed;
   NDP_ASSIGN(const auto trainer, train::TailTrainer::Create(options));

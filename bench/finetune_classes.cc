@@ -70,7 +70,9 @@ Status TrainOnce(const StudyFlags& flags, const CutFeatures& data, bool deep, ui
                  Outcome& outcome) {
   NDP_ASSIGN(const auto old_training, OldClassesOf(data.training));
   NDP_ASSIGN(const auto old_test, OldClassesOf(data.test));
-  train::TrainerOptions options{.num_threads = flags.threads, .part = data.part};
+  train::TrainerOptions options;
+  options.num_threads = flags.threads;
+  options.part = data.part;
   const auto recipe = [&](bool continued) -> Result<train::Recipe> {
     NDP_ASSIGN(auto chosen, train::RecipeFor("default", deep, continued));
     const int epochs = chosen.epochs;

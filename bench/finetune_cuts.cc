@@ -61,8 +61,10 @@ Split SplitRows(const train::FeatureSlice& slice) {
 
 Result<train::TrainerOptions> OptionsFor(const StudyFlags& flags, const CutFeatures& data,
                                          bool deep, uint64_t seed) {
-  train::TrainerOptions options{
-      .num_classes = kCifarClasses, .num_threads = flags.threads, .part = data.part};
+  train::TrainerOptions options;
+  options.num_classes = kCifarClasses;
+  options.num_threads = flags.threads;
+  options.part = data.part;
   NDP_ASSIGN(options.recipe, deep ? DeepRecipe(flags) : train::NamedRecipe("default"));
   options.recipe.seed = seed;
   return options;

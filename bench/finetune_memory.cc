@@ -57,13 +57,14 @@ Result<Outcome> Train(train::TrainerOptions options) {
 }  // namespace
 
 Status StudyMemory(const StudyFlags& flags) {
-  train::TrainerOptions options{.num_classes = kClasses,
-                                .feature_size = kFeatures,
-                                .num_runs = kRuns,
-                                .num_photos = kRuns * kRowsOfRun,
-                                .num_threads = flags.threads,
-                                .max_feature_bytes = kMaxFeatureBytes,
-                                .spill_folder = flags.folder};
+  train::TrainerOptions options;
+  options.num_classes = kClasses;
+  options.feature_size = kFeatures;
+  options.num_runs = kRuns;
+  options.num_photos = kRuns * kRowsOfRun;
+  options.num_threads = flags.threads;
+  options.max_feature_bytes = kMaxFeatureBytes;
+  options.spill_folder = flags.folder;
   NDP_ASSIGN(options.recipe, train::NamedRecipe("default"));
   options.recipe.epochs = 1;
   const int64_t before = PeakBytes();

@@ -41,7 +41,9 @@ Result<std::vector<train::FeatureSlice>> Deal(const train::FeatureSlice& trainin
 
 Status TrainOnce(const StudyFlags& flags, const CutFeatures& features, const Way& way,
                  uint64_t seed, Outcome& outcome) {
-  train::TrainerOptions options{.num_classes = kCifarClasses, .num_threads = flags.threads};
+  train::TrainerOptions options;
+  options.num_classes = kCifarClasses;
+  options.num_threads = flags.threads;
   NDP_ASSIGN(options.recipe, train::NamedRecipe("default"));
   options.recipe.seed = seed;
   options.recipe.replay = way.replay;
