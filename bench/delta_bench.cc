@@ -1,5 +1,5 @@
-// Sizes of model deltas against the full model, for tails of 100 classes, and what quantised ones
-// cost in accuracy on a real data set. Prints JSON lines.
+// Sizes of model deltas against the full model, for linear and deep tails of 100 classes, and what
+// quantised ones cost in accuracy on a real data set. Prints JSON lines.
 //
 // usage: delta_bench [--folder DIR] [--cifar100 ARCHIVE] [MODEL…]     models as ndpipe infer takes
 // them Without models it is EfficientNet-Lite0. With the archive, tails of the first model are
@@ -14,13 +14,17 @@
 #include <map>
 #include <optional>
 #include <random>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "delta_cifar.h"
 #include "measure.h"
+#include "ndpipe/model/backbone_graph.h"
 #include "ndpipe/model/delta.h"
+#include "ndpipe/model/parameters.h"
+#include "ndpipe/model/tail_graph.h"
 
 namespace ndpipe::bench {
 namespace {
@@ -39,7 +43,8 @@ struct Flags {
 
 // One step of a model's life: before (nothing at first distribution) and after.
 struct Step {
-  const char* tail;
+  const char* tail;  // "linear" or "deep"
+  const char* cut;
   const char* weights;  // where they come from
   const char* base;     // "nothing" or "previous version"
   const model::Weights* from;
@@ -67,16 +72,17 @@ Status PrintSizes(const model::Backbone& backbone, const Step& step) {
     NDP_ASSIGN(const auto applied, model::ApplyDelta(step.from, delta.bytes));
     const double seconds = watch.Seconds();
     const auto bytes = static_cast<double>(delta.bytes.size());
-    fmt::print(R"({{"bench":"delta","model":"{}","tail":"{}","weights":"{}","classes":{},)"
-               R"("against":"{}","bits":{},"bytes":{},"full_tail_bytes":{},"model_bytes":{},)"
-               R"("ratio_to_model":{:.1f},"ratio_to_full_tail":{:.2f},"relative_error":{:.5f},)"
-               R"("apply_ms":{:.2f}}})"
-               "\n",
-               backbone.manifest.name, step.tail, step.weights, kClasses, step.base, bits,
-               delta.bytes.size(), model::SerializeWeights(*step.to).size(), backbone.model_bytes,
-               static_cast<double>(backbone.model_bytes) / bytes,
-               static_cast<double>(model::SerializeWeights(*step.to).size()) / bytes,
-               RelativeError(*step.to, applied), 1000 * seconds);
+    fmt::print(
+        R"({{"bench":"delta","model":"{}","tail":"{}","cut":"{}","weights":"{}","classes":{},)"
+        R"("against":"{}","bits":{},"bytes":{},"full_tail_bytes":{},"model_bytes":{},)"
+        R"("ratio_to_model":{:.1f},"ratio_to_full_tail":{:.2f},"relative_error":{:.5f},)"
+        R"("apply_ms":{:.2f}}})"
+        "\n",
+        backbone.manifest.name, step.tail, step.cut, step.weights, kClasses, step.base, bits,
+        delta.bytes.size(), model::SerializeWeights(*step.to).size(), backbone.model_bytes,
+        static_cast<double>(backbone.model_bytes) / bytes,
+        static_cast<double>(model::SerializeWeights(*step.to).size()) / bytes,
+        RelativeError(*step.to, applied), 1000 * seconds);
   }
   return {};
 }
@@ -88,31 +94,99 @@ std::vector<float> NormalValues(size_t count, double deviation, std::mt19937& ra
   return values;
 }
 
-// Random weights are the worst case: nothing about them repeats. The next version moves each of
-// them by a tenth of its deviation.
-Status RandomTails(const BenchModel& model) {
-  const auto& backbone = model.backbone();
-  std::mt19937 random(1);  // NOLINT(cert-msc51-cpp): the same weights in every run
-  const double deviation = 1 / std::sqrt(static_cast<double>(backbone.feature_size));
+double Deviation(const std::vector<float>& values) {
+  double sum = 0, squares = 0;
+  for (const float value : values) {
+    sum += value;
+    squares += static_cast<double>(value) * value;
+  }
+  const auto count = static_cast<double>(std::max<size_t>(values.size(), 1));
+  return std::sqrt(std::max(0.0, squares / count - sum * sum / (count * count)));
+}
+
+// Each value by a tenth of the deviation: what the next version is made of here.
+void Move(std::vector<float>& values, double deviation, std::mt19937& random) {
+  const auto moves = NormalValues(values.size(), deviation / 10, random);
+  for (size_t i = 0; i < values.size(); ++i) values[i] += moves[i];
+}
+
+// A linear tail of 100 classes with random weights, the worst case: nothing about them repeats.
+model::TailWeights LinearTail(const model::Backbone& backbone, std::mt19937& random) {
   model::TailWeights tail{.backbone = backbone.hash,
                           .cut = backbone.cut,
                           .num_classes = kClasses,
                           .feature_size = backbone.feature_size};
-  const auto num_weights = static_cast<size_t>(kClasses * backbone.feature_size);
-  tail.weight = NormalValues(num_weights, deviation, random);
+  const double deviation = 1 / std::sqrt(static_cast<double>(backbone.feature_size));
+  tail.weight =
+      NormalValues(static_cast<size_t>(kClasses * backbone.feature_size), deviation, random);
   tail.bias = NormalValues(kClasses, 0.1, random);
+  return tail;
+}
+
+int64_t CountValues(const model::Graph& graph, const std::set<std::string>& names) {
+  int64_t count = 0;
+  for (const auto& name : names) {
+    int64_t values = 1;
+    for (const int64_t dim : graph.FindInitializer(name)->dims) values *= dim;
+    count += values;
+  }
+  return count;
+}
+
+// The last cut behind which lies a tenth of the backbone's parameters at least: what a fine-tune
+// that goes deeper than the classifier would try first.
+Result<std::string> DeepCut(const model::Backbone& backbone, const model::Graph& graph) {
+  const int64_t wanted = CountValues(graph, model::Parameters(graph)) / 10;
+  auto cuts = model::ListCutNames(graph);
+  std::ranges::reverse(cuts);
+  for (const auto& cut : cuts) {
+    if (!model::CheckCut(graph, cut, backbone.cut)) continue;
+    NDP_ASSIGN(const auto part, model::FindTailPart(graph, cut, backbone.cut));
+    if (CountValues(graph, part.parameters) >= wanted) return cut;
+  }
+  return Fail(ErrorCode::kInvalidArgument,
+              backbone.manifest.name + " has no cut before a tenth of its parameters");
+}
+
+// The linear one, with the backbone's own parameters behind the cut.
+Result<model::TailWeights> DeepTail(const model::Backbone& backbone, model::TailWeights tail) {
+  NDP_ASSIGN(const auto graph, model::ReadKeptGraph(backbone.onnx_file));
+  NDP_ASSIGN(tail.cut, DeepCut(backbone, graph));
+  NDP_ASSIGN(const auto part, model::FindTailPart(graph, tail.cut, backbone.cut));
+  for (const auto& name : part.parameters) {
+    const model::Tensor* tensor = graph.FindInitializer(name);
+    auto values = model::FloatValues(*tensor);
+    if (!values) return Fail(ErrorCode::kInvalidArgument, name + " holds no floats");
+    tail.parameters.push_back({name, tensor->dims, *std::move(values)});
+  }
+  return tail;
+}
+
+Status PrintVersions(const model::Backbone& backbone, const char* kind, model::TailWeights tail,
+                     std::mt19937& random) {
   const model::Weights before = model::WeightsOf(tail);
-  const auto moves = NormalValues(num_weights, deviation / 10, random);
-  for (size_t i = 0; i < num_weights; ++i) tail.weight[i] += moves[i];
-  const auto bias_moves = NormalValues(kClasses, 0.01, random);
-  for (size_t i = 0; i < bias_moves.size(); ++i) tail.bias[i] += bias_moves[i];
+  Move(tail.weight, 1 / std::sqrt(static_cast<double>(backbone.feature_size)), random);
+  Move(tail.bias, 0.1, random);
+  for (auto& parameter : tail.parameters) {
+    Move(parameter.values, Deviation(parameter.values), random);
+  }
   const model::Weights after = model::WeightsOf(tail);
-  // A deep tail is one more step here: tensors with their names, the classifier among them.
-  for (const Step& step : {Step{"linear", "random", "nothing", nullptr, &before},
-                           Step{"linear", "random", "previous version", &before, &after}}) {
+  const char* weights = tail.parameters.empty() ? "random" : "backbone, random classifier";
+  for (const Step& step :
+       {Step{kind, tail.cut.c_str(), weights, "nothing", nullptr, &before},
+        Step{kind, tail.cut.c_str(), weights, "previous version", &before, &after}}) {
     NDP_RETURN_IF_ERROR(PrintSizes(backbone, step));
   }
   return {};
+}
+
+Status SizesOf(const BenchModel& model) {
+  std::mt19937 random(1);  // NOLINT(cert-msc51-cpp): the same weights in every run
+  const auto& backbone = model.backbone();
+  const auto linear = LinearTail(backbone, random);
+  NDP_RETURN_IF_ERROR(PrintVersions(backbone, "linear", linear, random));
+  NDP_ASSIGN(auto deep, DeepTail(backbone, linear));
+  return PrintVersions(backbone, "deep", std::move(deep), random);
 }
 
 // Top-1 of one coding over the seeds.
@@ -191,7 +265,7 @@ Status CifarTails(const Flags& flags, const BenchModel& model) {
 Status Run(const Flags& flags) {
   for (size_t i = 0; i < flags.models.size(); ++i) {
     NDP_ASSIGN(const auto model, BenchModel::Open(flags.models[i]));
-    NDP_RETURN_IF_ERROR(RandomTails(model));
+    NDP_RETURN_IF_ERROR(SizesOf(model));
     if (i == 0 && !flags.cifar.empty()) NDP_RETURN_IF_ERROR(CifarTails(flags, model));
   }
   return {};

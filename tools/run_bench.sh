@@ -10,6 +10,8 @@ photos=${2:-}
 
 resnet=build/models/resnet50-random
 [ -f "$resnet/manifest.json" ] || .venv/bin/python tools/make_random_backbone.py resnet50 "$resnet" >&2
+vit=build/models/vit-b16-random
+[ -f "$vit/manifest.json" ] || .venv/bin/python tools/make_random_backbone.py vit-b16 "$vit" >&2
 precisions=fp32
 grep -q -w -E 'avx512_bf16|amx_bf16' /proc/cpuinfo && precisions="fp32 bf16"
 
@@ -21,7 +23,7 @@ bench codecs efficientnet-lite0 "$photos"
 bench catalog
 bench balance
 bench derived
-bench delta -- --folder "$build/bench" efficientnet-lite0 "$resnet"
+bench delta -- --folder "$build/bench" efficientnet-lite0 "$resnet" "$vit"
 if [ -f build/models/efficientnet-lite0/int8/manifest.json ]; then
   bench int8 efficientnet-lite0 build/models/efficientnet-lite0/int8 "$photos"
 else
