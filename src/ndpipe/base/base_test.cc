@@ -1,6 +1,7 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 #include <fstream>
@@ -117,6 +118,30 @@ TEST_F(FileTest, AWriterThatDoesNotCommitLeavesWhatWasThere) {
   EXPECT_EQ(AsText(*ReadFile(folder_ / "a", 300'000)), "new" + large + "end");
   EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder_), {}), 1);
   EXPECT_EQ(DurableFileWriter::Create(folder_ / "no" / "a").error().code, ErrorCode::kNotFound);
+}
+
+TEST_F(FileTest, WhatAKilledWriterLeftIsPassedByAndRemoved) {
+  // As in a container, where each process has the same number: the names that come next are taken.
+  for (int ahead = 0; ahead < 3; ++ahead) {
+    const std::string next = UnfinishedName(folder_ / "a").filename().string();
+    const size_t dash = next.rfind('-');
+    const auto count = std::stoll(next.substr(dash + 1)) + 1;
+    std::ofstream(folder_ / (next.substr(0, dash + 1) + std::to_string(count))) << "half";
+  }
+  ASSERT_TRUE(WriteFileDurably(folder_ / "a", std::string_view("whole")));
+  for (const char* name : {"b.tmp-1-0", "c.delta.tmp-77-12"}) std::ofstream(folder_ / name) << "x";
+  const std::vector<std::string> kept = {"a",           "d.tmp-",   "e.tmp-1", "f.tmp-1-x",
+                                         "g.tmp-1-2-3", "h.tmp--1", "tmp-1-0"};
+  for (const auto& name : kept) std::ofstream(folder_ / name, std::ios::app) << "";
+  RemoveUnfinished(folder_);
+  std::vector<std::string> left;
+  for (const auto& entry : std::filesystem::directory_iterator(folder_)) {
+    left.push_back(entry.path().filename().string());
+  }
+  std::ranges::sort(left);
+  EXPECT_EQ(left, kept);
+  EXPECT_EQ(AsText(*ReadFile(folder_ / "a", 100)), "whole");
+  RemoveUnfinished(folder_ / "nowhere");
 }
 
 TEST_F(FileTest, ReadRefusesWhatIsTooLargeMissingOrNoFile) {

@@ -19,6 +19,18 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr size_t kWriteBytes = size_t{64} << 10;
+constexpr std::string_view kUnfinished = ".tmp-";  // then the process's number, "-", a count
+constexpr int kMaxTakenNames = 100;
+
+bool IsUnfinishedName(std::string_view name) {
+  const auto mark = name.rfind(kUnfinished);
+  if (mark == name.npos) return false;
+  name.remove_prefix(mark + kUnfinished.size());
+  const auto dash = name.find('-');
+  return dash != name.npos && dash > 0 && dash + 1 < name.size() &&
+         name.find_first_not_of("0123456789-") == name.npos &&
+         name.find('-', dash + 1) == name.npos;
+}
 
 // Opens a regular file for reading and tells its size; the shared start of reading and mapping.
 Result<std::pair<FileDescriptor, size_t>> OpenRegular(const fs::path& path, size_t max_bytes) {
@@ -94,10 +106,14 @@ DurableFileWriter::DurableFileWriter(fs::path path, fs::path temporary, FileDesc
     : path_(std::move(path)), temporary_(std::move(temporary)), fd_(std::move(fd)) {}
 
 Result<DurableFileWriter> DurableFileWriter::Create(const fs::path& path) {
-  static std::atomic<uint64_t> counter{0};
-  fs::path temporary = path;
-  temporary += ".tmp-" + std::to_string(::getpid()) + "-" + std::to_string(counter++);
-  FileDescriptor fd(::open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644));
+  fs::path temporary;
+  FileDescriptor fd;
+  // A dead process of our number, as in a container, may have left a file of the same name.
+  for (int tries = 0; tries < kMaxTakenNames && !fd.valid(); ++tries) {
+    temporary = UnfinishedName(path);
+    fd = FileDescriptor(::open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644));
+    if (!fd.valid() && errno != EEXIST) break;
+  }
   if (!fd.valid()) return FailErrno("cannot create " + temporary.string(), errno);
   return DurableFileWriter(path, std::move(temporary), std::move(fd));
 }
@@ -133,6 +149,22 @@ Status DurableFileWriter::Commit() {
   fd_ = FileDescriptor();
   if (!written) return written;
   return SyncFolder(path_.has_parent_path() ? path_.parent_path() : fs::path("."));
+}
+
+fs::path UnfinishedName(const fs::path& path) {
+  static std::atomic<uint64_t> counter{0};
+  fs::path name = path;
+  name += std::string(kUnfinished) + std::to_string(::getpid()) + "-" + std::to_string(counter++);
+  return name;
+}
+
+void RemoveUnfinished(const fs::path& folder) {
+  std::error_code error;
+  for (fs::directory_iterator entry(folder, error), end; !error && entry != end;
+       entry.increment(error)) {
+    std::error_code ignored;
+    if (IsUnfinishedName(entry->path().filename().string())) fs::remove(entry->path(), ignored);
+  }
 }
 
 Status SyncFolder(const fs::path& folder) {

@@ -63,6 +63,14 @@ class DurableFileWriter {
   std::string buffer_;
 };
 
+// A name beside `path` for what becomes it by a rename, as DurableFileWriter's; no two calls of a
+// process get the same.
+std::filesystem::path UnfinishedName(const std::filesystem::path& path);
+
+// Removes files of such names from `folder` itself: what a process that was killed while it wrote
+// has left. For folders that nobody else is writing to. Never fails: what stays costs room only.
+void RemoveUnfinished(const std::filesystem::path& folder);
+
 // Makes a rename or creation in `folder` durable.
 Status SyncFolder(const std::filesystem::path& folder);
 

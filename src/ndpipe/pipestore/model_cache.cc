@@ -15,16 +15,6 @@ namespace {
 constexpr size_t kMaxManifestBytes = size_t{16} << 20;
 constexpr size_t kMaxTails = 4;  // engines: of versions that are compared or go back and forth
 
-// What a daemon that was killed while it fetched has left.
-void RemovePartialFiles(const std::filesystem::path& folder) {
-  std::error_code error;
-  for (const auto& entry : std::filesystem::directory_iterator(folder, error)) {
-    std::error_code ignored;  // it costs room only
-    const bool is_partial = entry.path().filename().string().find(".part-") != std::string::npos;
-    if (is_partial) std::filesystem::remove(entry.path(), ignored);
-  }
-}
-
 }  // namespace
 
 ModelCache::ModelCache(std::filesystem::path folder, model::BackboneFolder backbones,
@@ -38,7 +28,8 @@ ModelCache::ModelCache(std::filesystem::path folder, model::BackboneFolder backb
 Result<ModelCache> ModelCache::Open(const std::filesystem::path& folder, std::string device,
                                     int num_threads) {
   NDP_RETURN_IF_ERROR(MakeFolders(folder / "compiled"));
-  RemovePartialFiles(folder);
+  RemoveUnfinished(folder);
+  RemoveUnfinished(folder / "compiled");
   NDP_ASSIGN(auto tails, TailFiles::Open(folder / "tails"));
   NDP_ASSIGN(auto backbones, model::BackboneFolder::Open(folder / "backbones"));
   return ModelCache(folder, std::move(backbones), std::move(tails), std::move(device), num_threads);

@@ -117,6 +117,9 @@ Result<std::unique_ptr<Daemon>> Daemon::Create(const PipeStoreOptions& options) 
                                           fmt::format("a PipeStore daemon already serves {}",
                                                       options.store.string())));
   daemon->lock_.emplace(std::move(lock));
+  // What a daemon that was killed has left; ModelCache sees to its own.
+  RemoveUnfinished(options.store);
+  RemoveUnfinished(daemon->store_->derived_folder());
   NDP_ASSIGN(daemon->derived_, photo::DerivedStore::Open(daemon->store_->derived_folder()));
   NDP_RETURN_IF_ERROR(BoundSpace(*daemon->derived_, options));
   daemon->codec_.emplace(options.sidecar_codec, options.num_threads, *daemon->store_,

@@ -25,12 +25,6 @@ std::optional<Hash256> ParseName(const fs::path& path) {
   return *hash;
 }
 
-// What a daemon that was killed while it wrote has left.
-bool IsPartial(const fs::path& path) {
-  const std::string name = path.filename().string();
-  return name.find(".part-") != std::string::npos || name.find(".tmp-") != std::string::npos;
-}
-
 // The call was ended or the Tuner is away: asking otherwise would not help.
 bool EndsFetching(const Error& error) {
   return error.code == ErrorCode::kCancelled || error.code == ErrorCode::kUnavailable;
@@ -40,11 +34,7 @@ bool EndsFetching(const Error& error) {
 
 Result<TailFiles> TailFiles::Open(const fs::path& folder) {
   NDP_RETURN_IF_ERROR(MakeFolders(folder));
-  std::error_code error;
-  for (const auto& entry : fs::directory_iterator(folder, error)) {
-    std::error_code ignored;  // it costs room only
-    if (IsPartial(entry.path())) fs::remove(entry.path(), ignored);
-  }
+  RemoveUnfinished(folder);
   return TailFiles(folder);
 }
 

@@ -223,11 +223,11 @@ TEST_F(TailFilesTest, TheTailsUsedLastAreKept) {
 }
 
 TEST_F(TailFilesTest, WhatAKilledDaemonLeftIsRemovedAndStrangersStay) {
-  for (const char* name : {"a.safetensors.part-1-0", "b.safetensors.tmp-1-0", "notes.txt"}) {
+  for (const char* name : {"a.safetensors.tmp-77-12", "b.safetensors.tmp-1-0", "notes.txt"}) {
     ASSERT_TRUE(WriteFileDurably(folder_ / name, std::string_view("x")));
   }
   tails_.emplace(*TailFiles::Open(folder_));
-  EXPECT_FALSE(std::filesystem::exists(folder_ / "a.safetensors.part-1-0"));
+  EXPECT_FALSE(std::filesystem::exists(folder_ / "a.safetensors.tmp-77-12"));
   EXPECT_FALSE(std::filesystem::exists(folder_ / "b.safetensors.tmp-1-0"));
   tuner_.answer = [&](const std::vector<Hash256>& held) -> Result<rpc::TailParts> {
     EXPECT_THAT(held, IsEmpty());

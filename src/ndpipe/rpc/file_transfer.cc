@@ -6,7 +6,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cerrno>
 
 namespace ndpipe::rpc {
@@ -26,9 +25,7 @@ Result<FileReceiver> FileReceiver::Create(const fs::path& to, int64_t size_bytes
                 fmt::format("{} would have {} bytes, more than the limit of {}", to.string(),
                             size_bytes, max_bytes));
   }
-  static std::atomic<uint64_t> counter{0};
-  fs::path temporary = to;
-  temporary += fmt::format(".part-{}-{}", ::getpid(), counter++);
+  fs::path temporary = UnfinishedName(to);
   FileDescriptor fd(
       ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0644));
   if (!fd.valid()) return FailErrno("cannot create " + temporary.string(), errno);

@@ -14,12 +14,13 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// A new folder in the system's folder for temporary files; removed with what is in it.
+// A new folder in another one (empty: the system's for temporary files); removed with what is in
+// it.
 class TemporaryFolder {
  public:
-  static Result<TemporaryFolder> Create() {
+  static Result<TemporaryFolder> Create(fs::path parent) {
     std::error_code error;
-    const fs::path parent = fs::temp_directory_path(error);
+    if (parent.empty()) parent = fs::temp_directory_path(error);
     if (error) return FailErrno("cannot find a folder for temporary files", error.value());
     std::string path = (parent / "ndpipe-model-XXXXXX").string();
     if (::mkdtemp(path.data()) == nullptr) return FailErrno("cannot create folder " + path, errno);
@@ -130,7 +131,7 @@ grpc::Status OperatorService::AddModel(grpc::ServerContext* context,
                                        grpc::ServerReader<wire::AddModelRequest>* reader,
                                        wire::AddModelResponse* response) {
   const auto add = [&]() -> Status {
-    NDP_ASSIGN(const TemporaryFolder folder, TemporaryFolder::Create());
+    NDP_ASSIGN(const TemporaryFolder folder, TemporaryFolder::Create(incoming_));
     NDP_RETURN_IF_ERROR(ReceiveModel(*reader, folder.path()));
     NDP_ASSIGN(const auto version,
                operators_.AddModel(folder.path() / "model.onnx", folder.path() / "manifest.json"));
@@ -207,7 +208,7 @@ grpc::Status OperatorService::ExportModel(grpc::ServerContext* context,
                                           const wire::ExportModelRequest* request,
                                           grpc::ServerWriter<wire::ExportModelResponse>* writer) {
   const auto send = [&]() -> Status {
-    NDP_ASSIGN(const TemporaryFolder folder, TemporaryFolder::Create());
+    NDP_ASSIGN(const TemporaryFolder folder, TemporaryFolder::Create(incoming_));
     const fs::path onnx_file = folder.path() / "model.onnx";
     NDP_RETURN_IF_ERROR(operators_.ExportModel(request->version(), onnx_file));
     NDP_ASSIGN(FileSender file, FileSender::Open(onnx_file, kMaxModelBytes));

@@ -1,15 +1,19 @@
 // The Tuner's side of the operator's calls.
 #pragma once
 
+#include <filesystem>
+#include <utility>
+
 #include "ndpipe/rpc/operator.h"
 #include "ndpipe/v1/operator.grpc.pb.h"
 
 namespace ndpipe::rpc {
 
-// Borrows the operator. Thread-safe.
+// Borrows the operator. Thread-safe. incoming: as TunerServer has it.
 class OperatorService final : public ndpipe::v1::Operator::Service {
  public:
-  explicit OperatorService(Operator& operators) : operators_(operators) {}
+  OperatorService(Operator& operators, std::filesystem::path incoming)
+      : operators_(operators), incoming_(std::move(incoming)) {}
 
   grpc::Status GetStatus(grpc::ServerContext* context, const ndpipe::v1::GetStatusRequest* request,
                          ndpipe::v1::GetStatusResponse* response) override;
@@ -56,6 +60,7 @@ class OperatorService final : public ndpipe::v1::Operator::Service {
 
  private:
   Operator& operators_;
+  const std::filesystem::path incoming_;
 };
 
 }  // namespace ndpipe::rpc

@@ -253,6 +253,7 @@ TEST_F(RpcTest, ModelsAreSentWhole) {
   ExpectSameVersion(*added, FakeOperator::SomeVersion());
   EXPECT_EQ(std::string(operators_.onnx.begin(), operators_.onnx.end()), onnx);
   EXPECT_EQ(std::string(operators_.manifest.begin(), operators_.manifest.end()), "{}");
+  EXPECT_EQ(operators_.onnx_folder.parent_path(), incoming_);
   EXPECT_TRUE(Eventually([&] { return !std::filesystem::exists(operators_.onnx_folder); }));
 
   operators_.add_error = Error{ErrorCode::kInvalidArgument, "tensor w has external data"};

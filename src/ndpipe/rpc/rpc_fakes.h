@@ -356,9 +356,11 @@ class RpcTest : public testing::Test {
     handler_.Unblock();
     server_.reset();
     std::filesystem::remove_all(folder_);
+    std::filesystem::remove_all(incoming_);
   }
   void StartServer() {
-    auto server = TunerServer::Start(address_, {}, handler_, operators_);
+    std::filesystem::create_directories(incoming_);
+    auto server = TunerServer::Start(address_, {}, handler_, operators_, incoming_);
     if (!server) std::fprintf(stderr, "%s\n", server.error().message.c_str());
     NDP_CHECK(server.has_value());
     server_ = *std::move(server);
@@ -408,6 +410,7 @@ class RpcTest : public testing::Test {
   std::unique_ptr<Operator> operator_;
   std::filesystem::path folder_ =
       std::filesystem::path(testing::TempDir()) / ("ndpipe-rpc-" + std::to_string(::getpid()));
+  std::filesystem::path incoming_ = folder_.string() + "-incoming";
 };
 
 }  // namespace ndpipe::rpc

@@ -23,8 +23,9 @@ constexpr int kMaxThreads = 8192;
 
 class TunerServerImpl final : public TunerServer {
  public:
-  TunerServerImpl(StoreLinkHandler& stores, Operator& operators)
-      : store_link_(stores), operators_(operators) {}
+  TunerServerImpl(StoreLinkHandler& stores, Operator& operators,
+                  const std::filesystem::path& incoming)
+      : store_link_(stores), operators_(operators, incoming) {}
 
   ~TunerServerImpl() override {
     if (server_ == nullptr) return;
@@ -96,10 +97,11 @@ Error WhyNotListening(const Address& listen) {
 Result<std::unique_ptr<TunerServer>> TunerServer::Start(const Address& listen,
                                                         const Security& security,
                                                         StoreLinkHandler& stores,
-                                                        Operator& operators) {
+                                                        Operator& operators,
+                                                        const std::filesystem::path& incoming) {
   RedirectLibraryLogs();
   NDP_RETURN_IF_ERROR(CheckSecurity(listen, security));
-  auto server = std::make_unique<TunerServerImpl>(stores, operators);
+  auto server = std::make_unique<TunerServerImpl>(stores, operators, incoming);
   if (!server->Listen(listen, security)) return std::unexpected(WhyNotListening(listen));
   return server;
 }

@@ -23,7 +23,11 @@ std::filesystem::path FeatureSpool::File(int64_t run, int64_t block) const {
   return folder_ / fmt::format("{:04d}-{:08d}.features", run, block);
 }
 
-Status FeatureSpool::Create() { return MakeFolders(folder_); }
+Status FeatureSpool::Create() {
+  NDP_RETURN_IF_ERROR(MakeFolders(folder_));
+  RemoveUnfinished(folder_);
+  return {};
+}
 
 Status FeatureSpool::Write(const rpc::FeatureBlock& block) {
   ByteWriter writer;

@@ -77,6 +77,34 @@ TEST_F(TunerTest, TheModelIsTheSameForAnyStores) {
       }());
 }
 
+// What a Tuner that is killed leaves half written. A job's folder lives as long as the job.
+TEST_F(TunerTest, WhatAKilledTunerLeftIsRemovedAtStart) {
+  auto& service = Open();
+  auto& store = AddStore("a", Range(0, kPhotos));
+  ASSERT_TRUE(store.Connect(service));
+  store.blocks_until_death = 1;
+  const auto job = *service.StartFinetune(Request(1, 1));
+  ASSERT_TRUE(Eventually([&] { return service.GetJob(job)->state == "waiting"; }));
+  Close();
+  const std::string in_job = "jobs/" + std::to_string(job) + "/0000-00000001.features.tmp-1-0";
+  std::vector<std::filesystem::path> left;
+  for (const std::string& name : std::vector<std::string>{
+           "cluster-id.tmp-1-0", "profiles.json.tmp-1-0", "tails/ab.safetensors.tmp-1-0",
+           "deltas/a-b.delta.tmp-1-0", "incoming/ndpipe-model-x/model.onnx.tmp-1-0", in_job}) {
+    left.push_back(state_ / name);
+    std::filesystem::create_directories(left.back().parent_path());
+    std::ofstream(left.back()) << "half";
+  }
+  auto& again = Open();
+  for (const auto& file : left) {
+    EXPECT_TRUE(Eventually([&] { return !std::filesystem::exists(file); })) << file;
+  }
+  EXPECT_TRUE(std::filesystem::is_empty(state_ / "incoming"));
+  EXPECT_TRUE(std::filesystem::exists(state_ / "jobs" / std::to_string(job)));
+  ASSERT_TRUE(store.Connect(again));
+  WaitFor(job, "done");
+}
+
 TEST_F(TunerTest, ALostStoreIsWaitedForAndTheModelIsTheSame) {
   const auto expected = UndisturbedTail(kPhotos, 2);
   auto& service = Open();

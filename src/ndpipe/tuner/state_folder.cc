@@ -35,6 +35,13 @@ Result<std::string> ReadOrMakeClusterId(const std::filesystem::path& file) {
   return id;
 }
 
+// What is on its way when the Tuner is killed is sent again.
+Status MakeEmptyFolder(const std::filesystem::path& folder) {
+  std::error_code ignored;  // what stays costs room only
+  std::filesystem::remove_all(folder, ignored);
+  return MakeFolders(folder);
+}
+
 }  // namespace
 
 StateFolder::StateFolder(std::filesystem::path folder, FileLock lock, std::string cluster_id)
@@ -50,6 +57,9 @@ Result<StateFolder> StateFolder::Open(const std::filesystem::path& folder) {
   NDP_ASSIGN(auto cluster_id, ReadOrMakeClusterId(folder / "cluster-id"));
   NDP_RETURN_IF_ERROR(MakeFolders(folder / "tails"));
   NDP_RETURN_IF_ERROR(MakeFolders(folder / "jobs"));
+  NDP_RETURN_IF_ERROR(MakeEmptyFolder(folder / "incoming"));
+  RemoveUnfinished(folder);
+  RemoveUnfinished(folder / "tails");
   return StateFolder(folder, std::move(lock), std::move(cluster_id));
 }
 

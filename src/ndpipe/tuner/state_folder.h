@@ -8,6 +8,7 @@
 //   DIR/models/           model::BackboneFolder
 //   DIR/tails/            <sha256>.safetensors
 //   DIR/deltas/           TailDeltas
+//   DIR/incoming/         models on their way from or to operators; emptied at start
 //   DIR/jobs/<id>/        feature blocks and checkpoints of an unfinished fine-tune
 #pragma once
 
@@ -20,7 +21,8 @@ namespace ndpipe::tuner {
 
 class StateFolder {
  public:
-  // Creates what is absent. kAlreadyExists: another Tuner holds the folder.
+  // Creates what is absent, and removes what a Tuner that was killed while it wrote has left.
+  // kAlreadyExists: another Tuner holds the folder.
   static Result<StateFolder> Open(const std::filesystem::path& folder);
 
   const std::string& cluster_id() const { return cluster_id_; }
@@ -30,6 +32,7 @@ class StateFolder {
   std::filesystem::path profiles_file() const { return folder_ / "profiles.json"; }
   std::filesystem::path tails() const { return folder_ / "tails"; }
   std::filesystem::path deltas() const { return folder_ / "deltas"; }
+  std::filesystem::path incoming() const { return folder_ / "incoming"; }
   std::filesystem::path jobs() const { return folder_ / "jobs"; }
   std::filesystem::path job(int64_t id) const { return jobs() / std::to_string(id); }
 

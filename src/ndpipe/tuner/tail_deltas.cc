@@ -40,6 +40,7 @@ Result<std::unique_ptr<TailDeltas>> TailDeltas::Open(const fs::path& folder) {
 }
 
 void TailDeltas::Scan() {
+  RemoveUnfinished(folder_);
   std::vector<std::tuple<fs::file_time_type, Ends, int64_t>> found;
   std::error_code error;
   for (const auto& entry : fs::directory_iterator(folder_, error)) {
@@ -49,8 +50,6 @@ void TailDeltas::Scan() {
       const auto bytes = static_cast<int64_t>(entry.file_size(unreadable));
       const auto time = entry.last_write_time(unreadable);
       if (!unreadable) found.emplace_back(time, *ends, bytes);
-    } else if (name.find(".delta.tmp-") != std::string::npos) {
-      fs::remove(entry.path(), unreadable);
     }
   }
   std::ranges::sort(found);

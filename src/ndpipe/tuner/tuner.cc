@@ -24,7 +24,7 @@ Result<std::unique_ptr<Tuner>> Tuner::Start(TunerOptions options) {
   auto impl = std::make_unique<Impl>();
   NDP_ASSIGN(impl->service, TunerService::Open(options));
   NDP_ASSIGN(impl->server, rpc::TunerServer::Start(options.listen, options.security, *impl->service,
-                                                   *impl->service));
+                                                   *impl->service, impl->service->incoming()));
   return std::unique_ptr<Tuner>(new Tuner(std::move(impl)));
 }
 

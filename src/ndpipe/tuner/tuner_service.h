@@ -21,6 +21,7 @@ class TunerService : public rpc::StoreLinkHandler, public rpc::Operator {
   ~TunerService() override;
   // Ends jobs (durably unfinished), waiting calls and threads; later calls get kUnavailable.
   void Stop();
+  std::filesystem::path incoming() const { return state_.incoming(); }
 
   // ---- StoreLinkHandler ----
   Result<rpc::Welcome> OnHello(const rpc::Hello& hello,
