@@ -2,6 +2,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <map>
+#include <string>
+#include <vector>
+
 #include "ndpipe/tuner/tuner_fixture.h"
 
 namespace ndpipe::tuner {
@@ -18,6 +22,22 @@ class DeepFinetuneTest : public TunerTest {
     request.cut = kFakeMapsCut;
     request.epochs = 40;
     return request;
+  }
+  // The head's row and bias of each class.
+  std::map<std::string, std::vector<float>> RowsOf(int64_t number) {
+    auto labels = *label::LabelDatabase::Open(state_ / "labels.db");
+    const auto version = *labels->GetVersion(number);
+    const auto names = *labels->LabelNames(version.classes);
+    const auto file = state_ / "tails" / (version.tail.Hex() + ".safetensors");
+    const auto tail = *model::ParseTail(*ReadFile(file, kMaxTailBytes));
+    EXPECT_EQ(tail.num_classes, std::ssize(names));
+    std::map<std::string, std::vector<float>> rows;
+    for (size_t c = 0; c < names.size(); ++c) {
+      const auto first = tail.weight.begin() + static_cast<int64_t>(c) * tail.feature_size;
+      rows[names[c]].assign(first, first + tail.feature_size);
+      rows[names[c]].push_back(tail.bias[c]);
+    }
+    return rows;
   }
 };
 
@@ -156,6 +176,60 @@ TEST_F(DeepFinetuneTest, ClassesAreAddedToTheVersionThatItContinuesFrom) {
   EXPECT_TRUE(second["classes"][3]["top1_before"].is_null());
   EXPECT_GE(second["classes"][3]["top1_after"], 0.8);
   EXPECT_EQ(second["labelled"], kPhotos);
+}
+
+// The store that has all photos of a class is away.
+TEST_F(DeepFinetuneTest, ClassesWithoutPhotosAreKeptByTheVersionThatContinues) {
+  auto& service = Open();
+  std::vector<int> three;
+  for (const int i : Range(0, kPhotos)) {
+    if (i % kFakeClasses != 1) three.push_back(i);
+  }
+  auto& a = AddStore("a", three);
+  auto& b = AddStore("b", {});
+  for (const int i : Range(0, kPhotos)) {
+    auto photo = MakeFakePhoto(i);
+    if (i % kFakeClasses != 1) continue;
+    if (i % 3 == 0) photo.part = photo::Part::kTest;
+    b.Import(photo);
+  }
+  for (const bool deep : {false, true}) {
+    ASSERT_TRUE(a.Connect(service));
+    ASSERT_TRUE(b.Connect(service));
+    auto request = deep ? AtMaps(1) : Request(1, 2);
+    request.min_stores = 2;
+    request.relabel = false;
+    const auto first = WaitForReport(*service.StartFinetune(request));
+    EXPECT_EQ(first["num_classes"], kFakeClasses);
+    EXPECT_EQ(first["kept_classes"], 0);
+    b.Disconnect();
+    ASSERT_TRUE(Eventually([&] { return !service.GetStatus()->stores[1].connected; }));
+
+    request.continue_from = first["version"];
+    request.min_stores = 1;
+    const auto second = WaitForReport(*service.StartFinetune(request));
+    EXPECT_EQ(second["num_classes"], kFakeClasses);
+    EXPECT_EQ(second["kept_classes"], 1);
+    ASSERT_EQ(second["classes"].size(), kFakeClasses);
+    EXPECT_EQ(second["classes"][0]["trained"], true);
+    EXPECT_EQ(second["classes"][3]["name"], "class 1") << "after those that are trained";
+    EXPECT_EQ(second["classes"][3]["trained"], false);
+    EXPECT_TRUE(second["classes"][3]["top1_after"].is_null()) << "nothing of it is here to see";
+    EXPECT_THAT(FormatReport(second.dump()), HasSubstr("without training photos: 1\n"));
+    const auto before = RowsOf(first["version"]), after = RowsOf(second["version"]);
+    EXPECT_EQ(after.at("class 1"), before.at("class 1"));
+    EXPECT_NE(after.at("class 0"), before.at("class 0"));
+
+    ASSERT_TRUE(b.Connect(service));
+    request.continue_from = second["version"];
+    request.min_stores = 2;
+    const auto third = WaitForReport(*service.StartFinetune(request));
+    EXPECT_EQ(third["kept_classes"], 0);
+    EXPECT_EQ(third["classes"][1]["name"], "class 1");
+    // Of a linear tail nothing is forgotten; the layers of a deep one have moved below the row.
+    EXPECT_GE(third["classes"][1]["top1_before"], deep ? 0.5 : 0.9);
+    EXPECT_GE(third["top1_after"], 0.9);
+  }
 }
 
 TEST_F(DeepFinetuneTest, RefusedBlocksShowInTheJob) {

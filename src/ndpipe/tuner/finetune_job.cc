@@ -140,23 +140,40 @@ Result<std::vector<label::TrainingPhoto>> FinetuneJob::ChoosePhotos(
   return photos;
 }
 
-// By name: the numbers of labels depend on which store's catalog came first, names do not.
-Result<std::vector<label::LabelId>> FinetuneJob::ChooseClasses(
-    const std::vector<label::TrainingPhoto>& photos) {
-  std::set<label::LabelId> distinct;
+Status FinetuneJob::ChooseClasses(const std::vector<label::TrainingPhoto>& photos) {
+  std::set<label::LabelId> trained, kept;
+  if (request_.continue_from != 0) {
+    NDP_ASSIGN(const auto start, context_.labels.GetVersion(request_.continue_from));
+    kept.insert(start.classes.begin(), start.classes.end());
+  }
   int64_t training = 0;
   for (const auto& photo : photos) {
-    distinct.insert(photo.label);
-    training += photo.part == photo::Part::kTrain ? 1 : 0;
+    const bool is_training = photo.part == photo::Part::kTrain;
+    training += is_training ? 1 : 0;
+    // A class that nothing knows has no row to keep.
+    if (is_training || !kept.contains(photo.label)) trained.insert(photo.label);
   }
-  if (distinct.size() < 2 || training == 0) {
+  if (trained.size() < 2 || training == 0) {
     return Fail(ErrorCode::kFailedPrecondition,
                 fmt::format("the connected PipeStores have {} training photos of {} labels: a "
                             "fine-tune needs photos of two labels at least; import labelled photos "
                             "or give labels with `ndpipe label`",
-                            training, distinct.size()));
+                            training, trained.size()));
   }
-  std::vector<label::LabelId> classes(distinct.begin(), distinct.end());
+  for (const auto label : trained) kept.erase(label);
+  NDP_ASSIGN(plan_.classes, ByName(trained));
+  plan_.trained_classes = std::ssize(plan_.classes);
+  if (kept.empty()) return {};
+  NDP_ASSIGN(const auto rest, ByName(kept));
+  plan_.classes.insert(plan_.classes.end(), rest.begin(), rest.end());
+  spdlog::info("job {}: {} classes of version {} have no training photos here: their rows are kept",
+               record_.id, rest.size(), request_.continue_from);
+  return {};
+}
+
+// The numbers of labels depend on which store's catalog came first, names do not.
+Result<std::vector<label::LabelId>> FinetuneJob::ByName(const std::set<label::LabelId>& labels) {
+  std::vector<label::LabelId> classes(labels.begin(), labels.end());
   NDP_ASSIGN(const auto names, context_.labels.LabelNames(classes));
   std::vector<std::pair<std::string, label::LabelId>> by_name;
   for (size_t i = 0; i < classes.size(); ++i) by_name.emplace_back(names[i], classes[i]);
@@ -168,7 +185,7 @@ Result<std::vector<label::LabelId>> FinetuneJob::ChooseClasses(
 Status FinetuneJob::Plan() {
   const auto stores = TakePart();
   NDP_ASSIGN(const auto photos, ChoosePhotos(stores));
-  NDP_ASSIGN(plan_.classes, ChooseClasses(photos));
+  NDP_RETURN_IF_ERROR(ChooseClasses(photos));
   std::unordered_map<label::LabelId, int32_t> class_of;
   for (size_t i = 0; i < plan_.classes.size(); ++i) {
     class_of.emplace(plan_.classes[i], static_cast<int32_t>(i));

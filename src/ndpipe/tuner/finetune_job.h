@@ -37,8 +37,8 @@ class FinetuneJob : public ActiveJob {
   // Chooses photos, classes and blocks, in one durable step.
   Status Plan();
   Result<std::vector<label::TrainingPhoto>> ChoosePhotos(const std::set<std::string>& stores);
-  Result<std::vector<label::LabelId>> ChooseClasses(
-      const std::vector<label::TrainingPhoto>& photos);
+  Status ChooseClasses(const std::vector<label::TrainingPhoto>& photos);
+  Result<std::vector<label::LabelId>> ByName(const std::set<label::LabelId>& labels);
   // Blocks taken from the book come again with all places of their photos that are known now. What
   // lies in no connected store is lacking where `may_lack`.
   Status PlanAgain(const std::vector<Block>& taken, bool may_lack);

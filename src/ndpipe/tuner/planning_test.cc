@@ -178,5 +178,20 @@ TEST(RequestTest, SurvivesItsJson) {
   EXPECT_EQ(ParseFinetunePlan("null").error().code, ErrorCode::kDataLoss);
 }
 
+TEST(RequestTest, PlansOfOlderProgramsTrainAllClasses) {
+  FinetunePlan plan;
+  plan.classes = {7, 5, 9};
+  plan.trained_classes = 2;
+  auto text = FormatFinetunePlan(plan);
+  EXPECT_EQ(ParseFinetunePlan(text)->trained_classes, 2);
+  const std::string field = "\"trained_classes\":2,";
+  const auto at = text.find(field);
+  ASSERT_NE(at, text.npos) << text;
+  auto older = text;
+  EXPECT_EQ(ParseFinetunePlan(older.erase(at, field.size()))->trained_classes, 3);
+  text.replace(at, field.size(), "\"trained_classes\":4,");
+  EXPECT_EQ(ParseFinetunePlan(text).error().code, ErrorCode::kDataLoss);
+}
+
 }  // namespace
 }  // namespace ndpipe::tuner

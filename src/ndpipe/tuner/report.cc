@@ -68,6 +68,7 @@ void AddAccuracy(const FinetuneFigures& figures, json& report) {
     classes.push_back(
         {{"name", figures.class_names[i].substr(0, kMaxNameBytes)},
          {"photos", score.photos},
+         {"trained", static_cast<int64_t>(i) < figures.plan.trained_classes},
          {"top1_before",
           score.known_before ? Score{score.photos, score.right_before}.AsRatio() : json(nullptr)},
          {"top1_after", Score{score.photos, score.right_after}.AsRatio()}});
@@ -126,6 +127,7 @@ std::string FormatFigures(const FinetuneFigures& figures) {
   report["stores"] = figures.plan.stores.size();
   report["n_run"] = figures.plan.num_runs;
   report["num_classes"] = figures.plan.classes.size();
+  report["kept_classes"] = std::ssize(figures.plan.classes) - figures.plan.trained_classes;
   report["feature_extraction_seconds"] = figures.feature_extraction_seconds;
   report["images_per_second"] = rate;
   report["extracted_photos"] = figures.extracted_photos;
@@ -198,6 +200,9 @@ std::string FormatReport(const std::string& report_json) {
          fmt::format("{} before, {} after, on {} photos of {} classes",
                      Ratio(report, "known_top1_before"), Ratio(report, "known_top1_after"),
                      Count(report, "known_photos"), known));
+  }
+  if (const auto kept = Count(report, "kept_classes"); kept > 0) {
+    line("Classes kept as they were, without training photos", std::to_string(kept));
   }
   line("Cut", Text(report, "cut") + " (" + Text(report, "tail") + " tail)");
   line("Model version", count("version"));

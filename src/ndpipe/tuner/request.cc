@@ -118,6 +118,7 @@ Result<RelabelOrder> ParseRelabelOrder(const std::string& text) {
 std::string FormatFinetunePlan(const FinetunePlan& plan) {
   return json{{"backbone", plan.backbone.Hex()},
               {"classes", plan.classes},
+              {"trained_classes", plan.trained_classes},
               {"num_runs", plan.num_runs},
               {"training_photos", plan.training_photos},
               {"evaluation_photos", plan.evaluation_photos},
@@ -133,6 +134,8 @@ Result<FinetunePlan> ParseFinetunePlan(const std::string& text) {
     FinetunePlan read;
     value.at("backbone").get_to(backbone);
     value.at("classes").get_to(read.classes);
+    // Plans of older programs trained all.
+    read.trained_classes = value.value("trained_classes", int64_t{std::ssize(read.classes)});
     value.at("num_runs").get_to(read.num_runs);
     value.at("training_photos").get_to(read.training_photos);
     value.at("evaluation_photos").get_to(read.evaluation_photos);
@@ -142,6 +145,11 @@ Result<FinetunePlan> ParseFinetunePlan(const std::string& text) {
     return read;
   });
   if (!plan) return plan;
+  if (plan->trained_classes < 0 || plan->trained_classes > std::ssize(plan->classes)) {
+    return Fail(ErrorCode::kDataLoss,
+                fmt::format("a fine-tune's plan in jobs.db is damaged: it trains {} of {} classes",
+                            plan->trained_classes, plan->classes.size()));
+  }
   NDP_ASSIGN(plan->backbone, Hash256::FromHex(backbone));
   return plan;
 }

@@ -24,7 +24,10 @@ Result<RelabelOrder> ParseRelabelOrder(const std::string& json);  // kDataLoss
 // What a fine-tune decided when it was planned: fixed from then on.
 struct FinetunePlan {
   Hash256 backbone;
-  std::vector<label::LabelId> classes;  // by label name
+  // Those that are trained, by label name, then those that are kept: classes of the version that it
+  // continues from without training photos, whose rows stay as they are, by label name.
+  std::vector<label::LabelId> classes;
+  int64_t trained_classes = 0;
   int64_t num_runs = 1;
   int64_t training_photos = 0;
   int64_t evaluation_photos = 0;

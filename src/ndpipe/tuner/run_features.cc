@@ -92,7 +92,7 @@ Result<rpc::FeatureBlock> RunFeatures::Read(const Block& block) const {
                           features.feature_size, source_.feature_size));
 }
 
-Status RunFeatures::AddRows(const Block& block, int32_t index, SampleUse use,
+Status RunFeatures::AddRows(const Block& block, int32_t index, const Wanted& wanted,
                             std::vector<Row>& rows) const {
   NDP_ASSIGN(const auto samples, source_.context.table.LoadSamples(source_.job, block.number));
   NDP_ASSIGN(const auto features, Read(block));
@@ -109,7 +109,7 @@ Status RunFeatures::AddRows(const Block& block, int32_t index, SampleUse use,
                   fmt::format("block {} has photos that were not planned", block.number));
     }
     const Sample& sample = samples[found->second];
-    if (sample.use != use) continue;
+    if (sample.use != wanted.use || sample.class_index >= wanted.num_classes) continue;
     rows.push_back({sample.id, sample.class_index, index, static_cast<int32_t>(i)});
   }
   return {};
@@ -141,12 +141,12 @@ Result<bool> RunFeatures::IsKept(const Block& block, const Status& status) {
 // Blocks are read twice, first to know the photos, then for their features, so that nothing is held
 // but what is collected. Nothing comes where a block was lost.
 Result<std::optional<train::FeatureSlice>> RunFeatures::Gather(const std::vector<Block>& blocks,
-                                                               SampleUse use) {
+                                                               const Wanted& wanted) {
   std::vector<Row> rows;
   bool all_kept = true;
   for (size_t b = 0; b < blocks.size(); ++b) {
     NDP_ASSIGN(const bool kept,
-               IsKept(blocks[b], AddRows(blocks[b], static_cast<int32_t>(b), use, rows)));
+               IsKept(blocks[b], AddRows(blocks[b], static_cast<int32_t>(b), wanted, rows)));
     all_kept &= kept;
   }
   if (!all_kept) return std::nullopt;
@@ -168,7 +168,7 @@ Result<std::optional<train::FeatureSlice>> RunFeatures::Gather(const std::vector
 }
 
 Result<train::FeatureSlice> RunFeatures::Collect(int64_t first, int64_t end, SampleUse use,
-                                                 const std::stop_token& stop) {
+                                                 const std::stop_token& stop, int64_t num_classes) {
   while (true) {
     NDP_RETURN_IF_ERROR(WaitForRuns(first, end, stop));
     std::vector<Block> blocks;
@@ -176,7 +176,7 @@ Result<train::FeatureSlice> RunFeatures::Collect(int64_t first, int64_t end, Sam
       auto more = source_.book.BlocksOf(run);
       std::ranges::move(more, std::back_inserter(blocks));
     }
-    NDP_ASSIGN(auto slice, Gather(blocks, use));
+    NDP_ASSIGN(auto slice, Gather(blocks, {use, num_classes}));
     if (slice) return *std::move(slice);
   }
 }

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cstdint>
 #include <filesystem>
+#include <limits>
 #include <optional>
 #include <span>
 #include <stop_token>
@@ -33,10 +34,12 @@ class RunFeatures {
   };
   explicit RunFeatures(Source source) : source_(std::move(source)) {}
 
-  // The photos of runs first … end - 1 that are there for this use, by photo id. Blocks until all
-  // of those runs are extracted. kCancelled after a stop.
+  // The photos of runs first … end - 1 that are there for this use and of a class below
+  // num_classes, by photo id. Blocks until all of those runs are extracted. kCancelled after a
+  // stop.
   Result<train::FeatureSlice> Collect(int64_t first, int64_t end, SampleUse use,
-                                      const std::stop_token& stop);
+                                      const std::stop_token& stop,
+                                      int64_t num_classes = std::numeric_limits<int64_t>::max());
   // It can do nothing until stores have delivered more.
   bool waits() const { return waits_; }
 
@@ -48,14 +51,20 @@ class RunFeatures {
     int32_t block = 0;  // index in the collection's blocks
     int32_t row = 0;    // in that block
   };
+  // Which photos of the blocks are asked for.
+  struct Wanted {
+    SampleUse use = SampleUse::kTraining;
+    int64_t num_classes = 0;
+  };
   class Sink;
 
   Status WaitForRuns(int64_t first, int64_t end, const std::stop_token& stop);
   Result<std::optional<train::FeatureSlice>> Gather(const std::vector<Block>& blocks,
-                                                    SampleUse use);
+                                                    const Wanted& wanted);
   // kDataLoss and kNotFound of these three: the block must be extracted again.
   Result<rpc::FeatureBlock> Read(const Block& block) const;
-  Status AddRows(const Block& block, int32_t index, SampleUse use, std::vector<Row>& rows) const;
+  Status AddRows(const Block& block, int32_t index, const Wanted& wanted,
+                 std::vector<Row>& rows) const;
   // rows[place] goes to row `place` of the sink, for each of `places`.
   Status CopyRows(const Block& block, const std::vector<Row>& rows, std::span<const int64_t> places,
                   Sink& sink) const;

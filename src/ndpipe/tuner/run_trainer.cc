@@ -58,6 +58,7 @@ Result<Trained> RunTrainer::Train(const std::stop_token& stop) {
   Trained trained;
   trained.tail = trainer->Weights();
   trainer.reset();
+  AddKeptRows(trained.tail);
   trained.tail.backbone = input_.backbone.hash;
   trained.tail.cut = input_.cut.tensor;
   const auto& context = input_.context;
@@ -81,12 +82,36 @@ Status RunTrainer::ContinueFrom(int64_t version_number, train::TrainerOptions& o
   NDP_ASSIGN(const auto version, context.labels.GetVersion(version_number));
   NDP_ASSIGN(auto tail, context.versions.LoadTail(version.tail));
   options.start = std::make_shared<const model::TailWeights>(std::move(tail));
+  std::vector<int64_t> rows;
   for (const auto label : input_.plan.classes) {
     const auto found = std::ranges::find(version.classes, label);
-    options.start_rows.push_back(found == version.classes.end() ? -1
-                                                                : found - version.classes.begin());
+    rows.push_back(found == version.classes.end() ? -1 : found - version.classes.begin());
+  }
+  const auto trained = rows.begin() + input_.plan.trained_classes;
+  options.start_rows.assign(rows.begin(), trained);
+  return KeepRows(*options.start, std::vector<int64_t>(trained, rows.end()));
+}
+
+Status RunTrainer::KeepRows(const model::TailWeights& start, const std::vector<int64_t>& rows) {
+  const int64_t size = start.feature_size;
+  for (const int64_t row : rows) {
+    if (row < 0 || (row + 1) * size > std::ssize(start.weight) || row >= std::ssize(start.bias)) {
+      return Fail(ErrorCode::kDataLoss,
+                  fmt::format("version {} has no row for a class that is to be kept",
+                              input_.request.continue_from));
+    }
+    const auto first = start.weight.begin() + row * size;
+    kept_.weight.insert(kept_.weight.end(), first, first + size);
+    kept_.bias.push_back(start.bias[static_cast<size_t>(row)]);
   }
   return {};
+}
+
+// Of features as they are, like the rows that were trained.
+void RunTrainer::AddKeptRows(model::TailWeights& tail) const {
+  tail.weight.insert(tail.weight.end(), kept_.weight.begin(), kept_.weight.end());
+  tail.bias.insert(tail.bias.end(), kept_.bias.begin(), kept_.bias.end());
+  tail.num_classes += std::ssize(kept_.bias);
 }
 
 Result<train::TrainerOptions> RunTrainer::MakeOptions() {
@@ -99,7 +124,7 @@ Result<train::TrainerOptions> RunTrainer::MakeOptions() {
   NDP_ASSIGN(recipe_, RecipeOf(input_.request, input_.cut.deep));
   train::TrainerOptions options;
   options.recipe = recipe_;
-  options.num_classes = std::ssize(input_.plan.classes);
+  options.num_classes = input_.plan.trained_classes;
   options.feature_size = input_.cut.feature_size;
   options.num_runs = static_cast<int>(input_.plan.num_runs);
   options.num_photos = input_.plan.training_photos;
@@ -136,9 +161,9 @@ Result<std::unique_ptr<train::TailTrainer>> RunTrainer::Resume(const std::stop_t
 // Without test photos the held-out ones serve for both.
 Status RunTrainer::HoldOut(train::TailTrainer& trainer, const std::stop_token& stop) {
   const bool has_test = input_.plan.evaluation_part == photo::PartName(photo::Part::kTest);
-  NDP_ASSIGN(auto slice,
-             features_.Collect(0, input_.plan.num_runs,
-                               has_test ? SampleUse::kHeldOut : SampleUse::kEvaluation, stop));
+  NDP_ASSIGN(auto slice, features_.Collect(0, input_.plan.num_runs,
+                                           has_test ? SampleUse::kHeldOut : SampleUse::kEvaluation,
+                                           stop, input_.plan.trained_classes));
   return trainer.HoldOut(std::move(slice));
 }
 

@@ -4,6 +4,7 @@
 #include <mutex>
 #include <optional>
 #include <stop_token>
+#include <vector>
 
 #include "ndpipe/base/worker.h"
 #include "ndpipe/train/tail_trainer.h"
@@ -53,6 +54,9 @@ class RunTrainer {
   Result<Trained> Train(const std::stop_token& stop);
   Result<train::TrainerOptions> MakeOptions();
   Status ContinueFrom(int64_t version, train::TrainerOptions& options);
+  // The rows of `start` that are not trained, and into the trained tail with them.
+  Status KeepRows(const model::TailWeights& start, const std::vector<int64_t>& rows);
+  void AddKeptRows(model::TailWeights& tail) const;
   Result<std::unique_ptr<train::TailTrainer>> Resume(const std::stop_token& stop);
   Status TrainRun(train::TailTrainer& trainer, int64_t run, const std::stop_token& stop);
   Status HoldOut(train::TailTrainer& trainer, const std::stop_token& stop);
@@ -62,7 +66,8 @@ class RunTrainer {
   RunFeatures features_;
   train::TailPart part_;  // the thread's, as all below
   train::Recipe recipe_;
-  int64_t first_run_ = 0;  // that is to be trained
+  model::TailWeights kept_;  // only rows: [kept classes, feature size] and their biases
+  int64_t first_run_ = 0;    // that is to be trained
   std::mutex mutex_;
   std::optional<Result<Trained>> result_;  // guarded by mutex_
   Worker worker_;                          // last: it uses all of the above
