@@ -108,6 +108,8 @@ struct FinetuneRequest {
   std::string plan;
   std::string plan_objective = "time";
   std::optional<double> plan_min_accuracy;
+  // Set by the Tuner, never sent: the ids of the PipeStores that the plan chose; empty: all.
+  std::vector<std::string> stores;
 };
 
 struct RelabelRequest {

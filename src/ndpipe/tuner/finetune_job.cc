@@ -182,9 +182,26 @@ Result<std::vector<label::LabelId>> FinetuneJob::ByName(const std::set<label::La
   return classes;
 }
 
+std::set<std::string> FinetuneJob::ChooseStores(
+    const std::set<std::string>& connected, const std::vector<label::TrainingPhoto>& photos) const {
+  const std::set<std::string> chosen(request_.stores.begin(), request_.stores.end());
+  if (chosen.empty()) return connected;
+  const bool are_enough = std::ranges::includes(connected, chosen) &&
+                          std::ranges::all_of(photos, [&](const label::TrainingPhoto& photo) {
+                            return LiesInOneOf(photo.photo.replicas, chosen);
+                          });
+  if (are_enough) return chosen;
+  spdlog::warn(
+      "job {}: the {} PipeStores of the plan are not connected or do not hold every photo "
+      "now: all that are connected take part",
+      record_.id, chosen.size());
+  return connected;
+}
+
 Status FinetuneJob::Plan() {
-  const auto stores = TakePart();
-  NDP_ASSIGN(const auto photos, ChoosePhotos(stores));
+  const auto connected = TakePart();
+  NDP_ASSIGN(const auto photos, ChoosePhotos(connected));
+  const auto stores = ChooseStores(connected, photos);
   NDP_RETURN_IF_ERROR(ChooseClasses(photos));
   std::unordered_map<label::LabelId, int32_t> class_of;
   for (size_t i = 0; i < plan_.classes.size(); ++i) {
@@ -216,8 +233,12 @@ Status FinetuneJob::Plan() {
     const SampleUse use = use_of(photo.part);
     const int64_t run =
         use == SampleUse::kTraining ? training_runs[next_training++] : other_runs[next_other++];
-    planned.push_back({run, photo.photo.replicas, {photo.photo.id, class_of.at(photo.label), use}});
-    for (const auto& replica : photo.photo.replicas) {
+    auto replicas = photo.photo.replicas;
+    if (stores != connected) {
+      std::erase_if(replicas, [&](const auto& place) { return !stores.contains(place.store); });
+    }
+    planned.push_back({run, replicas, {photo.photo.id, class_of.at(photo.label), use}});
+    for (const auto& replica : replicas) {
       if (stores.contains(replica.store)) plan_.stores.insert(replica.store);
     }
   }
@@ -364,6 +385,9 @@ Status FinetuneJob::GiveUp(std::vector<Block> blocks) { return PlanAgain(blocks,
 // lie elsewhere, too.
 Status FinetuneJob::Admit(const StoreView& store) {
   if (book_.HeldPhotosOf(store.id) > 0) return {};  // it was known when they were planned
+  // One that the plan left out, after a restart of the Tuner.
+  const bool is_chosen = std::ranges::find(request_.stores, store.id) != request_.stores.end();
+  if (!request_.stores.empty() && !is_chosen) return {};
   const auto taken = book_.TakeFree(ConnectedStores());
   if (!taken.empty()) NDP_RETURN_IF_ERROR(PlanAgain(taken, false));
   spdlog::info(

@@ -34,6 +34,10 @@ class FinetuneJob : public ActiveJob {
               model::Backbone backbone, ChosenCut cut, bool wants_held_out,
               const rpc::Assignment& work);
   Status WaitForStores(const std::stop_token& stop);
+  // Those that are to extract: the request's, while they are connected and hold all photos, else
+  // all that are connected.
+  std::set<std::string> ChooseStores(const std::set<std::string>& connected,
+                                     const std::vector<label::TrainingPhoto>& photos) const;
   // Chooses photos, classes and blocks, in one durable step.
   Status Plan();
   Result<std::vector<label::TrainingPhoto>> ChoosePhotos(const std::set<std::string>& stores);

@@ -343,8 +343,12 @@ Result<FinetunePlanned> PlanFinetune(const JobContext& context, const rpc::PlanR
   planned.json = FormatPlan(request, at, answer);
   planned.reason = answer.reason;
   if (answer.chosen) {
-    const plan::Prediction& best = answer.options[*answer.chosen].prediction;
-    planned.choice = FinetuneChoice{best.cut, best.num_runs, best.num_stores};
+    const plan::Option& option = answer.options[*answer.chosen];
+    const plan::Prediction& best = option.prediction;
+    planned.choice = FinetuneChoice{best.cut, best.num_runs, best.num_stores, {}};
+    for (const auto& load : question.placements[option.placement].stores) {
+      planned.choice->stores.push_back(load.profile->store);
+    }
   }
   return planned;
 }

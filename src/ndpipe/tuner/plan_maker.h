@@ -15,6 +15,7 @@ struct FinetuneChoice {
   std::string cut;
   int num_runs = 1;
   int64_t num_stores = 0;
+  std::vector<std::string> stores;  // their ids
 };
 
 struct FinetunePlanned {

@@ -168,6 +168,23 @@ TEST_F(ProfileTest, AFinetuneFollowsThePlan) {
   EXPECT_EQ(service_->StartFinetune(request).error().code, ErrorCode::kInvalidArgument);
 }
 
+TEST_F(ProfileTest, AFinetuneTakesTheStoresThatThePlanNames) {
+  Open();
+  AddStore("a", Range(0, 60));
+  AddStore("b", Range(0, 60));  // the same photos: one of the two is enough
+  ConnectAll();
+  Measure({.max_cuts = 1});
+  const auto plan = Plan({.objective = "bytes"});
+  ASSERT_TRUE(plan["chosen"].is_object()) << plan;
+  auto request = Request(1, 1);
+  request.plan = "auto";
+  request.plan_objective = "bytes";
+  request.relabel = false;
+  const auto report = WaitForReport(*service_->StartFinetune(request));
+  EXPECT_EQ(plan["chosen"]["stores"], 1) << "a second one costs another tail";
+  EXPECT_EQ(report["stores"], plan["chosen"]["stores"]);
+}
+
 TEST_F(ProfileTest, DamagedProfilesAreMeasuredAgain) {
   Open();
   AddStore("a", Range(0, 40));

@@ -40,6 +40,44 @@ TEST_F(TunerTest, APhotoInSeveralStoresIsProcessedOnce) {
   EXPECT_EQ(service.GetStatus()->labelled, kPhotos);
 }
 
+TEST_F(TunerTest, OnlyThePlansStoresExtractWhileTheyHoldEveryPhoto) {
+  const auto expected = UndisturbedTail(kPhotos, 2);
+  auto& service = Open();
+  auto& a = AddStore("a", Range(0, 900));
+  auto& b = AddStore("b", Range(300, kPhotos));
+  auto& c = AddStore("c", Range(0, kPhotos));
+  ConnectAll();
+  auto request = Request(2, 3);
+  request.relabel = false;
+  const auto worked = [&](std::vector<std::string> chosen) {
+    request.stores = std::move(chosen);
+    for (auto* store : {&a, &b, &c}) {
+      std::lock_guard lock(store->seen_mutex);
+      store->runs_seen.clear();
+    }
+    const auto done = WaitFor(*service.StartFinetune(request), "done");
+    EXPECT_EQ(TailOf(done.version), expected);
+    std::string names;
+    for (auto* store : {&a, &b, &c}) {
+      std::lock_guard lock(store->seen_mutex);
+      if (!store->runs_seen.empty()) names += store->id();
+    }
+    return names;
+  };
+  EXPECT_EQ(worked({"c"}), "c");
+  EXPECT_EQ(worked({"a", "b"}), "ab");
+  // What has changed since the plan was made counts: nothing is left out of the training.
+  EXPECT_EQ(worked({"a"}), "abc") << "it does not hold every photo";
+  EXPECT_EQ(worked({"c", "gone"}), "abc");
+
+  // One that is lost is gone on without: others that hold its photos, too, take them.
+  request.on_loss = "continue";
+  c.blocks_until_death = 1;
+  const auto names = worked({"c"});
+  EXPECT_THAT(names, HasSubstr("c"));
+  EXPECT_GT(names.size(), 1U);
+}
+
 TEST_F(TunerTest, AStoreWhosePhotosOthersHaveIsNotWaitedFor) {
   const auto expected = UndisturbedTail(600, 2);
   auto& service = Open();

@@ -66,7 +66,8 @@ std::string FormatFinetuneRequest(const rpc::FinetuneRequest& request) {
               {"replay", request.replay},
               {"cut", request.cut},
               {"continue_from", request.continue_from},
-              {"delta_bits", request.delta_bits}}
+              {"delta_bits", request.delta_bits},
+              {"stores", request.stores}}
       .dump();
 }
 
@@ -90,6 +91,7 @@ Result<rpc::FinetuneRequest> ParseFinetuneRequest(const std::string& text) {
     request.cut = value.value("cut", std::string());
     request.continue_from = value.value("continue_from", int64_t{0});
     request.delta_bits = value.value("delta_bits", 0);
+    request.stores = value.value("stores", std::vector<std::string>());
     return request;
   });
 }

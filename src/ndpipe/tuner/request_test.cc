@@ -25,6 +25,7 @@ TEST(FinetuneRequest, IsReadAsItWasWritten) {
   request.replay = false;
   request.cut = "/blocks.3/Add";
   request.continue_from = 5;
+  request.stores = {"a", "b"};
   request.delta_bits = 8;
   const auto text = FormatFinetuneRequest(request);
   const auto read = ParseFinetuneRequest(text);
@@ -37,6 +38,7 @@ TEST(FinetuneRequest, IsReadAsItWasWritten) {
   EXPECT_FALSE(read->replay);
   EXPECT_EQ(read->cut, "/blocks.3/Add");
   EXPECT_EQ(read->continue_from, 5);
+  EXPECT_EQ(read->stores, request.stores);
   EXPECT_EQ(read->delta_bits, 8);
 }
 
@@ -49,6 +51,7 @@ TEST(FinetuneRequest, OldRecordsAreRead) {
   EXPECT_TRUE(request->replay);
   EXPECT_EQ(request->cut, "");
   EXPECT_EQ(request->continue_from, 0);
+  EXPECT_TRUE(request->stores.empty());
   EXPECT_EQ(request->delta_bits, 0);
   EXPECT_EQ(request->learning_rate, std::nullopt);
   const auto plan = ParseFinetunePlan(

@@ -354,7 +354,6 @@ Result<rpc::FinetuneRequest> TunerService::WithPlan(rpc::FinetuneRequest request
   asked.precision = request.precision;
   asked.recipe = request.recipe;
   asked.epochs = request.epochs;
-  asked.num_stores = static_cast<int>(membership_.Connected().size());  // a fine-tune takes all
   asked.objective = request.plan_objective;
   asked.min_accuracy = request.plan_min_accuracy;
   NDP_ASSIGN(const auto planned, PlanFinetune(MakeContext(), asked));
@@ -368,6 +367,7 @@ Result<rpc::FinetuneRequest> TunerService::WithPlan(rpc::FinetuneRequest request
   }
   request.cut = planned.choice->cut;
   request.num_runs = planned.choice->num_runs;
+  request.stores = planned.choice->stores;
   spdlog::info("planned: {}", planned.reason);
   return request;
 }
