@@ -13,7 +13,7 @@ import numpy
 import pytest
 from PIL import Image, ImageOps
 
-from harness import PROGRAM, run, wait_until
+from harness import PROGRAM, Cluster, run, wait_until
 
 MODEL = "efficientnet-lite0"
 NUM_PHOTOS = 24
@@ -250,6 +250,54 @@ def test_rows_stand_in_the_inputs_order_and_stages_are_told(tmp_path, photos):
     for stage in said["stages"].values():
         assert stage["items"] > 0 and stage["busy_share"] >= 0 and stage["largest_depth"] >= 0
     assert said["seconds"] > 0 and said["images_per_second"] > 0
+
+
+def test_when_every_photo_fails_the_command_does(tmp_path, photos):
+    folder = tmp_path / "bad"
+    folder.mkdir()
+    for i in range(3):
+        (folder / f"{i}.jpg").write_bytes(b"\xff\xd8\xff, and then nothing")
+    output = tmp_path / "labels.csv"
+    done = run("infer", MODEL, folder, "--output", output, "--json", check=False)
+    assert done.returncode == 1
+    assert "all of the 3 photos failed" in done.stderr and "0.jpg" in done.stderr
+    said = json.loads(done.stdout)
+    assert (said["photos"], said["failed"], said["labelled"]) == (3, 3, 0)
+    assert len(list(csv.DictReader(output.open(newline="")))) == 3
+    # One that can be labelled is enough; the others are told of.
+    (folder / "3.jpg").write_bytes((photos / "photo-00.jpg").read_bytes())
+    done = run("infer", MODEL, folder)
+    assert "3 of 4 photos failed" in done.stderr and "1 labelled, 3 failed" in done.stdout
+
+
+def test_a_stores_sidecars_are_used_beside_its_daemon(tmp_path):
+    """They give the same labels, and neither they nor the daemon's work are touched."""
+    with Cluster(tmp_path, 1, (4, 80, 3)) as cluster:
+        store = cluster.store_folders[0]
+        photos = len(list((store / "photos").rglob("*.jpg")))
+        said, before = infer(store, tmp_path)
+        assert said["from_sidecars"] == 0
+        cluster.start().wait_for_stores()
+        finetune = cluster.start_finetune("-n", 1)
+        cluster.wait_for_job(finetune)
+        relabel = cluster.relabel_of(finetune)
+        said, during = infer(store, tmp_path)
+        cluster.wait_for_job(relabel)
+        kept = sorted((f.name, f.stat().st_size) for f in (store / "derived").glob("segment-*.bin"))
+        # Lossless sidecars: not a bit of an answer depends on them.
+        said, after = infer(store, tmp_path)
+        assert said["from_sidecars"] == said["photos"] == photos
+        assert before == during == after
+        assert kept == sorted((f.name, f.stat().st_size) for f in (store / "derived").glob("segment-*.bin"))
+        # The daemon goes on; a photo that is deleted meanwhile has no sidecar, and is not labelled.
+        victim = next((store / "photos").rglob("*.jpg"))
+        run("delete", "--store", store, victim.stem)
+        said, fewer = infer(store, tmp_path)
+        assert said["photos"] == photos - 1 and set(fewer) == set(after) - {str(victim.relative_to(store))}
+        cluster.wait_for_job(cluster.start_finetune("-n", 1))
+        cluster.stop()
+        said, alone = infer(store, tmp_path)
+        assert said["from_sidecars"] == photos - 1 and alone == fewer
 
 
 def test_a_stop_leaves_no_half_file(tmp_path, photos):

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "ndpipe/base/clock.h"
+#include "ndpipe/base/log.h"
 #include "ndpipe/cli/command.h"
 #include "ndpipe/cli/infer_input.h"
 #include "ndpipe/cli/label_rows.h"
@@ -65,6 +66,18 @@ Result<extract::Decode> PrepareForBinaries(InferInput& source, const std::string
   return [form](std::span<const uint8_t> bytes, std::span<uint8_t> input) {
     return photo::DecodePreprocessed(bytes, form, input);
   };
+}
+
+// What a PipeStore has decoded already need not be decoded again; its daemon may be running.
+Status UseSidecars(InferInput& source, const LocalModelOptions& model,
+                   extract::ExtractOptions& options) {
+  if (!source.may_have_sidecars()) return {};
+  NDP_ASSIGN(const auto backbone, ImportLocalModel(model));
+  if (auto sidecars = source.FindSidecars(backbone.manifest.preprocess)) {
+    options.lossless_codec = sidecars->codec;
+    options.read_sidecar = std::move(sidecars->read);
+  }
+  return {};
 }
 
 Status Infer(LocalModel& local, const Flags& flags, const extract::ExtractOptions& options,
@@ -134,6 +147,7 @@ Json ToJson(const Inference& inference, const LocalModel& local) {
           {"labelled", stats.photos - stats.failed},
           {"failed", stats.failed},
           {"passed_over", inference.num_passed_over},
+          {"from_sidecars", stats.from_sidecars},
           {"seconds", inference.seconds},
           {"images_per_second", ImagesPerSecond(inference)},
           {"prepare_seconds", inference.prepare_seconds},
@@ -163,6 +177,9 @@ void PrintText(const Inference& inference, const LocalModel& local) {
              stats.photos - stats.failed, stats.failed);
   fmt::print("{} with {}, ready in {:.1f} s; {}\n", local.backbone.manifest.name,
              local.body->description(), inference.prepare_seconds, inference.input);
+  if (stats.from_sidecars > 0) {
+    fmt::print("{} photos came from the store's sidecars\n", stats.from_sidecars);
+  }
   PrintStages(stats);
   const auto& failures = inference.first_failures;
   for (size_t i = 0; i < std::min(failures.size(), kMaxShownFailures); ++i) {
@@ -178,6 +195,19 @@ void PrintText(const Inference& inference, const LocalModel& local) {
   }
 }
 
+// Broken photos are no error of the command, but nothing labelled is.
+Status TellFailures(const Inference& inference) {
+  const auto& stats = inference.stats;
+  if (stats.failed == 0) return {};
+  if (stats.failed < stats.photos) {
+    spdlog::warn("{} of {} photos failed and have no label", stats.failed, stats.photos);
+    return {};
+  }
+  const auto& first = inference.first_failures.front();
+  return Fail(ErrorCode::kFailedPrecondition, fmt::format("all of the {} photos failed; {}: {}",
+                                                          stats.photos, first.path, first.reason));
+}
+
 Status Run(const Flags& flags, const std::stop_token& stop) {
   NDP_ASSIGN(const auto opened, OpenInferInput(flags.input, !flags.layout.empty()));
   Inference inference{.num_passed_over = opened.num_passed_over, .input = "photos"};
@@ -187,6 +217,8 @@ Status Run(const Flags& flags, const std::stop_token& stop) {
   const Stopwatch preparing;
   if (opened.is_preprocessed) {
     NDP_ASSIGN(options.decode, PrepareForBinaries(*opened.source, flags.layout, model, inference));
+  } else {
+    NDP_RETURN_IF_ERROR(UseSidecars(*opened.source, model, options));
   }
   NDP_ASSIGN(auto local, Open(model, *opened.source, options, inference));
   inference.prepare_seconds = preparing.Seconds();
@@ -196,7 +228,7 @@ Status Run(const Flags& flags, const std::stop_token& stop) {
   } else {
     PrintText(inference, local);
   }
-  return {};
+  return TellFailures(inference);
 }
 
 }  // namespace

@@ -6,7 +6,9 @@
 #include <utility>
 #include <vector>
 
+#include "ndpipe/base/log.h"
 #include "ndpipe/cli/photo_folder.h"
+#include "ndpipe/photo/derived/derived_reader.h"
 #include "ndpipe/photo/image/preprocess.h"
 #include "ndpipe/photo/importing/photo_file.h"
 #include "ndpipe/photo/published/zip_archive.h"
@@ -42,8 +44,9 @@ class ZipInput : public InferInput {
 // A store's photos, in the order of their numbers.
 class StoreInput : public InferInput {
  public:
-  StoreInput(std::unique_ptr<photo::PhotoStore> store, std::vector<int64_t> numbers)
-      : store_(std::move(store)), numbers_(std::move(numbers)) {}
+  StoreInput(std::unique_ptr<photo::PhotoStore> store, std::vector<int64_t> numbers,
+             std::unique_ptr<photo::DerivedReader> derived)
+      : store_(std::move(store)), numbers_(std::move(numbers)), derived_(std::move(derived)) {}
 
   Result<std::vector<uint8_t>> Read(int64_t number) override {
     return store_->Read(NumberInStore(number));
@@ -55,6 +58,33 @@ class StoreInput : public InferInput {
     if (locations && !locations->empty()) return locations->front().path;
     return fmt::format("photo {}", NumberInStore(number));
   }
+  bool may_have_sidecars() const override { return derived_ != nullptr; }
+
+  // In the codec that most of them are kept in.
+  std::optional<InputSidecars> FindSidecars(const photo::PreprocessSpec& spec) override {
+    if (derived_ == nullptr) return std::nullopt;
+    const auto usages = derived_->ListUsage();
+    if (!usages) {
+      spdlog::warn("the store's sidecars are not used: {}", usages.error().message);
+      return std::nullopt;
+    }
+    int64_t most = 0;
+    InputSidecars found;
+    for (const auto codec : photo::SidecarCodecs()) {
+      const auto space = photo::SidecarSpace(spec, photo::CodecFor(spec, codec));
+      const auto usage = std::ranges::find(*usages, space, &photo::DerivedStore::Usage::space);
+      if (usage == usages->end() || usage->items <= most) continue;
+      most = usage->items;
+      found.codec = codec;
+    }
+    if (most == 0) return std::nullopt;
+    found.read = [this](const std::string& space, int64_t number,
+                        const std::function<void(std::span<const uint8_t>)>& take) {
+      // An error counts as absent: the photo itself is there.
+      (void)derived_->Get(space, NumberInStore(number), take);
+    };
+    return found;
+  }
 
  private:
   int64_t NumberInStore(int64_t number) const {
@@ -63,6 +93,7 @@ class StoreInput : public InferInput {
 
   const std::unique_ptr<photo::PhotoStore> store_;
   const std::vector<int64_t> numbers_;
+  const std::unique_ptr<photo::DerivedReader> derived_;  // null: it has nothing derived
 };
 
 bool IsHidden(std::string_view name) {
@@ -122,8 +153,13 @@ Result<OpenedInput> OpenStore(const fs::path& path, bool as_preprocessed) {
     if (page.empty()) break;
     numbers.insert(numbers.end(), page.begin(), page.end());
   }
+  auto derived = photo::DerivedReader::Open(store->derived_folder());
+  if (!derived && derived.error().code != ErrorCode::kNotFound) {
+    spdlog::warn("the store's sidecars are not used: {}", derived.error().message);
+  }
   OpenedInput opened;
-  opened.source = std::make_unique<StoreInput>(std::move(store), std::move(numbers));
+  opened.source = std::make_unique<StoreInput>(std::move(store), std::move(numbers),
+                                               derived ? *std::move(derived) : nullptr);
   return opened;
 }
 

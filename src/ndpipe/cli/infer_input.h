@@ -5,13 +5,21 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 
+#include "ndpipe/extract/extractor.h"
 #include "ndpipe/model/manifest.h"
 #include "ndpipe/photo/published/preprocessed.h"
 #include "ndpipe/photo/store.h"
 
 namespace ndpipe::cli {
+
+// Sidecars of an input's photos, by the input's numbers.
+struct InputSidecars {
+  photo::SidecarCodec codec = photo::SidecarCodec::kZstd;
+  extract::SidecarSource read;  // borrows the input
+};
 
 // Photos numbered from 1. Read is thread-safe.
 class InferInput : public photo::PhotoSource {
@@ -19,6 +27,9 @@ class InferInput : public photo::PhotoSource {
   virtual int64_t num_photos() const = 0;
   // For people: the path below the folder, in the zip, or of the store's photo. One thread.
   virtual std::string PathOf(int64_t number) = 0;
+  // Those of this rule that its photos have already; nothing when there are none.
+  virtual std::optional<InputSidecars> FindSidecars(const photo::PreprocessSpec&) { return {}; }
+  virtual bool may_have_sidecars() const { return false; }
 
   // Files beyond this are refused by Read. Before the first Read.
   void LimitBytes(size_t max_bytes) { max_bytes_ = max_bytes; }

@@ -29,6 +29,8 @@ bool MayKeepFeatures(const model::Backbone& backbone, int64_t feature_size,
 DerivedCache::DerivedCache(const model::Backbone& backbone, model::Precision precision,
                            int64_t feature_size, const ExtractOptions& options)
     : store_(options.decode ? nullptr : options.derived),
+      read_sidecar_(options.decode || options.derived != nullptr ? SidecarSource()
+                                                                 : options.read_sidecar),
       feature_size_(feature_size),
       use_features_(store_ != nullptr && MayKeepFeatures(backbone, feature_size, options)),
       use_sidecars_(store_ != nullptr && options.use_sidecars),
@@ -65,6 +67,7 @@ void DerivedCache::WriteFeatures(std::span<const int64_t> photos, std::span<cons
 
 void DerivedCache::ReadSidecar(int64_t photo,
                                const std::function<void(std::span<const uint8_t>)>& take) {
+  if (read_sidecar_) return read_sidecar_(sidecar_space_, photo, take);
   if (!use_sidecars_) return;
   // An error counts as absent.
   (void)store_->GetMany(sidecar_space_, {&photo, 1},

@@ -51,6 +51,7 @@ class DerivedCache {
   void PutSidecars(const std::vector<Sidecar>& sidecars);
 
   photo::DerivedStore* const store_;  // borrowed; may be null
+  const SidecarSource read_sidecar_;  // of another's store; may be empty
   const int64_t feature_size_;
   const bool use_features_;
   const bool use_sidecars_;

@@ -77,6 +77,12 @@ struct ExtractStats {
 // once. An error is the photo's failure.
 using Decode = std::function<Status(std::span<const uint8_t> bytes, std::span<uint8_t> input)>;
 
+// Calls `take` with the sidecar that `space` of a derived store has of the photo, where it has one.
+// Called by several threads at once.
+using SidecarSource =
+    std::function<void(const std::string& space, int64_t photo,
+                       const std::function<void(std::span<const uint8_t>)>& take)>;
+
 struct ExtractOptions {
   int num_decoders = 0;  // threads that load and decode; 0: one a core
   std::string cut;       // of the body, a tensor's name; empty: the backbone's default cut
@@ -85,6 +91,8 @@ struct ExtractOptions {
   photo::DerivedStore* derived = nullptr;  // borrowed; null: nothing is cached
   bool use_features = true;                // read and write the feature cache (when derived is set)
   bool use_sidecars = true;                // read and write sidecars (when derived is set)
+  // Sidecars that somebody else keeps, when derived is not set: they are read, and nothing is kept.
+  SidecarSource read_sidecar;
   // Of sidecars, but for backbones whose rule has a lossy form: these have their own.
   photo::SidecarCodec lossless_codec = photo::SidecarCodec::kZstd;
 };

@@ -87,7 +87,8 @@ fs::path SegmentFiles::PathOf(int64_t segment) const {
 
 Result<std::shared_ptr<FileDescriptor>> SegmentFiles::OpenWith(int64_t segment, int flags) {
   const fs::path path = PathOf(segment);
-  FileDescriptor fd(::open(path.c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW | flags, 0600));
+  const int access = access_ == Access::kRead ? O_RDONLY : O_RDWR;
+  FileDescriptor fd(::open(path.c_str(), access | O_CLOEXEC | O_NOFOLLOW | flags, 0600));
   if (!fd.valid()) return FailErrno("cannot open " + path.string(), errno);
   if (open_.size() >= kMaxOpenFiles) {
     open_.erase(std::ranges::min_element(open_, {},

@@ -50,7 +50,9 @@ struct ByteRange {
 // descriptors that it hands out outlive it. No call waits for the bytes of another.
 class SegmentFiles {
  public:
-  explicit SegmentFiles(std::filesystem::path folder) : folder_(std::move(folder)) {}
+  enum class Access { kReadWrite, kRead };  // kRead: Open only
+  explicit SegmentFiles(std::filesystem::path folder, Access access = Access::kReadWrite)
+      : folder_(std::move(folder)), access_(access) {}
 
   std::filesystem::path PathOf(int64_t segment) const;
 
@@ -81,6 +83,7 @@ class SegmentFiles {
   Result<std::shared_ptr<FileDescriptor>> OpenWith(int64_t segment, int flags);
 
   const std::filesystem::path folder_;
+  const Access access_;
   std::mutex mutex_;  // guards all below
   std::unordered_map<int64_t, OpenFile> open_;
   uint64_t uses_ = 0;
