@@ -102,8 +102,8 @@ Status ListCuts(const Flags& flags) {
 
 void DeclareModels(CLI::App& app, Invocation& invocation) {
   auto flags = std::make_shared<Flags>();
-  CLI::App* models =
-      app.add_subcommand("models", "list, serve, compare or export model versions, add a backbone");
+  CLI::App* models = app.add_subcommand(
+      "models", "list, serve, drop, compare or export model versions, add a backbone");
   models->fallthrough();
   DeclareRemoteFlags(*models, flags->remote);
   models->callback([flags, &invocation] {

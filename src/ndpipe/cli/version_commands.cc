@@ -59,6 +59,18 @@ Status Serve(const Flags& flags, const std::stop_token& stop) {
   return {};
 }
 
+Status Drop(const Flags& flags) {
+  NDP_ASSIGN(const auto tuner, Connect(*flags.remote));
+  NDP_ASSIGN(const int64_t outcomes, tuner->DropVersion(flags.version));
+  if (flags.remote->json) {
+    PrintJson(Json{{"version", flags.version}, {"outcomes", outcomes}});
+  } else {
+    fmt::print("model version {} is retired: its labels of {} photos are dropped\n", flags.version,
+               outcomes);
+  }
+  return {};
+}
+
 std::string Share(int64_t part, int64_t whole) {
   if (whole == 0) return "-";
   return fmt::format("{} ({:.2f} %)", part,
@@ -146,6 +158,10 @@ void DeclareVersionCommands(CLI::App& models, const std::shared_ptr<const Remote
                       "if it takes a relabel, return as soon as that is queued");
     command->callback(run_serve);
   }
+  CLI::App* drop = models.add_subcommand(
+      "drop", "drop the labels of a version that is not serving; a relabel makes them again");
+  drop->add_option("VERSION", flags->version, "its number")->required()->check(CLI::PositiveNumber);
+  drop->callback([flags, &invocation] { invocation.run = [flags] { return Drop(*flags); }; });
   CLI::App* compare = models.add_subcommand(
       "compare", "what two versions say of the photos that both have labelled");
   compare->add_option("A", flags->version, "a version's number")

@@ -80,6 +80,10 @@ class LabelDatabase {
   // writers through: about a second for a million. Not needed for anything but room: to be called
   // after a switch. What a stop or a crash leaves, the next call drops.
   Status DropOldOutcomes(const std::stop_token& stop);
+  // The version becomes retired, is no longer the one before, and DropOldOutcomes drops its
+  // outcomes from now on: going to it takes a relabel. Idempotent. kFailedPrecondition: it is
+  // staged, or serving.
+  Status GiveUp(int64_t version);
   Result<int64_t> CountOutcomes(int64_t version);
 
   // ---- fine-tune ----

@@ -17,8 +17,10 @@ using LabelId = int64_t;  // of the vocabulary; given once to a name, never reus
 
 // staged: made, on no PipeStore yet. distributed: verified on every PipeStore of its relabel.
 // serving: the version of its backbone that is switched to; readers see the labels of the one that
-// was switched to last. retired: was serving, until another version of its backbone was.
-// Legal: staged → distributed → serving → retired, retired → serving (rollback).
+// was switched to last. retired: was serving, until another version of its backbone was,
+// or was given up without ever serving.
+// Legal: staged → distributed → serving → retired, retired → serving (rollback), distributed →
+// retired.
 enum class VersionState { kStaged = 0, kDistributed = 1, kServing = 2, kRetired = 3 };
 std::string_view VersionStateName(VersionState state);
 bool IsLegal(VersionState from, VersionState to);  // staying is no transition

@@ -295,6 +295,26 @@ Result<SwitchReport> LabelDatabase::SwitchAtOnce(int64_t number) {
       [&](sqlite::Database& db) { return SwitchReaders(db, number, std::move(uncovered), {}); });
 }
 
+Status LabelDatabase::GiveUp(int64_t number) {
+  std::lock_guard lock(impl_->switch_mutex);
+  return impl_->Write([&](sqlite::Database& db) -> Status {
+    NDP_ASSIGN(const VersionRow version, LoadVersion(db, number));
+    if (version.state == VersionState::kServing) {
+      return Fail(ErrorCode::kFailedPrecondition,
+                  "model version " + std::to_string(number) +
+                      " is serving: its labels cannot be dropped before readers are switched to "
+                      "another version of its backbone");
+    }
+    if (version.state == VersionState::kStaged) {
+      return Fail(ErrorCode::kFailedPrecondition,
+                  "model version " + std::to_string(number) + " is staged: it has no labels");
+    }
+    NDP_RETURN_IF_ERROR(MoveVersion(db, version, VersionState::kRetired));
+    NDP_RETURN_IF_ERROR(SetComplete(db, number, false));
+    return db.Run("UPDATE meta SET previous = NULL WHERE previous = ?1", number);
+  });
+}
+
 Status LabelDatabase::DropOldOutcomes(const std::stop_token& stop) {
   std::lock_guard lock(impl_->switch_mutex);
   PruneCursor cursor;

@@ -26,6 +26,7 @@ TEST_F(SwitchTest, LegalTransitionsAreThoseOfTheHeader) {
   const std::set<std::pair<VersionState, VersionState>> legal = {{kStaged, kDistributed},
                                                                  {kDistributed, kServing},
                                                                  {kServing, kRetired},
+                                                                 {kDistributed, kRetired},
                                                                  {kRetired, kServing}};
   for (const auto from : {kStaged, kDistributed, kServing, kRetired}) {
     for (const auto to : {kStaged, kDistributed, kServing, kRetired}) {
@@ -128,6 +129,46 @@ TEST_F(SwitchTest, DroppedOutcomesAreNotSwitchedTo) {
   ASSERT_TRUE(db_->Switch(versions[0], {"a"}));
   EXPECT_TRUE(IsComplete(versions[0]));
   EXPECT_EQ(db_->GetVersion(versions[0])->state, VersionState::kServing);
+}
+
+TEST_F(SwitchTest, AVersionThatIsGivenUpLosesItsOutcomes) {
+  AddPhotos("a", 1, 3);
+  const int64_t first = Labelled("cat", 1, 3);
+  ASSERT_TRUE(db_->Switch(first, {"a"}));
+  EXPECT_EQ(db_->GiveUp(first).error().code, ErrorCode::kFailedPrecondition) << "serving";
+  EXPECT_EQ(db_->GiveUp(MakeVersion({"cow"})).error().code, ErrorCode::kFailedPrecondition);
+  EXPECT_EQ(db_->GiveUp(99).error().code, ErrorCode::kNotFound);
+  // Labelled beside the serving one, and never switched to.
+  const int64_t second = Labelled("dog", 1, 3);
+  ASSERT_TRUE(db_->Complete(second, {"a"}));
+  ASSERT_TRUE(db_->GiveUp(second));
+  ASSERT_TRUE(db_->GiveUp(second));
+  EXPECT_EQ(db_->GetVersion(second)->state, VersionState::kRetired);
+  EXPECT_FALSE(IsComplete(second));
+  EXPECT_EQ(db_->SwitchAtOnce(second).error().code, ErrorCode::kFailedPrecondition);
+  Reopen();  // a crash before they are dropped
+  ASSERT_TRUE(db_->DropOldOutcomes({}));
+  EXPECT_EQ(*db_->CountOutcomes(second), 0);
+  EXPECT_EQ(*db_->CountOutcomes(first), 3);
+  EXPECT_THAT(Seen(1), Pair("cat", first));
+
+  // The one before is kept for the way back, until it is given up, too.
+  const int64_t third = Labelled("cow", 1, 3);
+  ASSERT_TRUE(db_->Switch(third, {"a"}));
+  ASSERT_TRUE(db_->DropOldOutcomes({}));
+  EXPECT_EQ(*db_->CountOutcomes(first), 3);
+  AddPhotos("a", 4, 4);
+  ASSERT_TRUE(db_->GiveUp(first));
+  EXPECT_FALSE(*db_->PreviousVersion());
+  ASSERT_TRUE(db_->DropOldOutcomes({}));
+  EXPECT_EQ(*db_->CountOutcomes(first), 0);
+  // A relabel brings each of them back.
+  for (const auto& [version, label] : {std::pair(first, "cat"), std::pair(second, "dog")}) {
+    ASSERT_TRUE(Write(version, "a", 1, 4, label));
+    ASSERT_TRUE(db_->MarkDistributed(version));
+    ASSERT_TRUE(db_->Switch(version, {"a"}));
+    EXPECT_THAT(Seen(4), Pair(label, version));
+  }
 }
 
 TEST_F(SwitchTest, TheServingVersionOfAnotherBackboneStaysComplete) {

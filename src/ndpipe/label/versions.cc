@@ -86,7 +86,7 @@ bool IsLegal(VersionState from, VersionState to) {
     case VersionState::kServing:
       return from == VersionState::kDistributed || from == VersionState::kRetired;
     case VersionState::kRetired:
-      return from == VersionState::kServing;
+      return from == VersionState::kServing || from == VersionState::kDistributed;
   }
   return false;
 }

@@ -189,6 +189,10 @@ class Operator {
   virtual Result<ServeReport> ServeVersion(int64_t version) = 0;
   // To the version that they saw before. kFailedPrecondition: there is none.
   virtual Result<ServeReport> Rollback() = 0;
+  // Drops the outcomes of a version that is not serving, and how many those were; it becomes
+  // retired, and serving it takes a relabel. kFailedPrecondition: it is staged or serving, or a
+  // relabel with it is under way.
+  virtual Result<int64_t> DropVersion(int64_t version) = 0;
   virtual Result<VersionComparison> CompareVersions(int64_t first, int64_t second,
                                                     int64_t num_examples) = 0;
   // Writes body and tail of the version as one ONNX file, durably; onnx_file is a path on the

@@ -92,6 +92,15 @@ class OperatorClient final : public Operator {
     return Serve(request);
   }
 
+  Result<int64_t> DropVersion(int64_t version) override {
+    wire::DropVersionRequest request;
+    request.set_version(version);
+    wire::DropVersionResponse response;
+    NDP_RETURN_IF_ERROR(Call(&wire::Operator::Stub::DropVersion, request, response, kServeTimeout));
+    NDP_RETURN_IF_ERROR(CheckCount(response.outcomes(), "DropVersionResponse"));
+    return response.outcomes();
+  }
+
   Result<VersionComparison> CompareVersions(int64_t first, int64_t second,
                                             int64_t num_examples) override;
   Status ExportModel(int64_t version, const fs::path& onnx_file) override;

@@ -181,6 +181,18 @@ grpc::Status OperatorService::ServeVersion(grpc::ServerContext* context,
   return ToGrpc(*context, serve());
 }
 
+grpc::Status OperatorService::DropVersion(grpc::ServerContext* context,
+                                          const wire::DropVersionRequest* request,
+                                          wire::DropVersionResponse* response) {
+  const auto drop = [&]() -> Status {
+    NDP_RETURN_IF_ERROR(CheckRange(request->version(), 1, INT64_MAX, "version"));
+    NDP_ASSIGN(const int64_t outcomes, operators_.DropVersion(request->version()));
+    response->set_outcomes(outcomes);
+    return {};
+  };
+  return ToGrpc(*context, drop());
+}
+
 grpc::Status OperatorService::CompareVersions(
     grpc::ServerContext* context, const wire::CompareVersionsRequest* request,
     grpc::ServerWriter<wire::CompareVersionsResponse>* writer) {

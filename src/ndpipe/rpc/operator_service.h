@@ -38,6 +38,9 @@ class OperatorService final : public ndpipe::v1::Operator::Service {
   grpc::Status ServeVersion(grpc::ServerContext* context,
                             const ndpipe::v1::ServeVersionRequest* request,
                             ndpipe::v1::ServeVersionResponse* response) override;
+  grpc::Status DropVersion(grpc::ServerContext* context,
+                           const ndpipe::v1::DropVersionRequest* request,
+                           ndpipe::v1::DropVersionResponse* response) override;
   grpc::Status CompareVersions(
       grpc::ServerContext* context, const ndpipe::v1::CompareVersionsRequest* request,
       grpc::ServerWriter<ndpipe::v1::CompareVersionsResponse>* writer) override;

@@ -259,6 +259,11 @@ class FakeOperator : public Operator {
   Result<ServeReport> Rollback() override {
     return Fail(ErrorCode::kFailedPrecondition, "there is no version before");
   }
+  Result<int64_t> DropVersion(int64_t version) override {
+    if (version == 99) return Fail(ErrorCode::kNotFound, "there is no model version 99");
+    dropped = version;
+    return 27;
+  }
   Result<VersionComparison> CompareVersions(int64_t first, int64_t second,
                                             int64_t num_examples) override {
     compared = {first, second, num_examples};
@@ -336,6 +341,7 @@ class FakeOperator : public Operator {
   RelabelRequest relabel;
   SearchRequest search;
   int64_t served = 0;
+  int64_t dropped = 0;
   int64_t exported = 0;
   int64_t num_classes = 3;
   std::tuple<int64_t, int64_t, int64_t> compared;

@@ -28,6 +28,13 @@ TEST_F(RpcTest, AVersionIsServed) {
   EXPECT_EQ(operators_.served, 5) << "no version was named";
 }
 
+TEST_F(RpcTest, AVersionsLabelsAreDropped) {
+  EXPECT_EQ(*operator_->DropVersion(5), 27);
+  EXPECT_EQ(operators_.dropped, 5);
+  EXPECT_EQ(operator_->DropVersion(99).error().code, ErrorCode::kNotFound);
+  EXPECT_EQ(operator_->DropVersion(0).error().code, ErrorCode::kInvalidArgument);
+}
+
 TEST_F(RpcTest, AComparisonArrivesWhole) {
   operators_.num_classes = 65'536;  // more than one message could hold
   const auto compared = operator_->CompareVersions(3, 4, 5);

@@ -53,6 +53,7 @@ class TunerService : public rpc::StoreLinkHandler, public rpc::Operator {
   Result<int64_t> StartRelabel(const rpc::RelabelRequest& request) override;
   Result<rpc::ServeReport> ServeVersion(int64_t version) override;
   Result<rpc::ServeReport> Rollback() override;
+  Result<int64_t> DropVersion(int64_t version) override;
   Result<rpc::VersionComparison> CompareVersions(int64_t first, int64_t second,
                                                  int64_t num_examples) override;
   Status ExportModel(int64_t version, const std::filesystem::path& onnx_file) override;

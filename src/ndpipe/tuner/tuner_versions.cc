@@ -1,4 +1,6 @@
 // Of tuner_service.h, what operators do with model versions: serve, go back, compare, export.
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <set>
 
@@ -79,6 +81,26 @@ Result<bool> TunerService::LacksPhotosOfConnected(int64_t version) {
       }
     }
   }
+}
+
+// A relabel with the version that begins meanwhile finds what is dropped as photos without an
+// outcome, and labels them in its next round.
+Result<int64_t> TunerService::DropVersion(int64_t version) {
+  NDP_ASSIGN(const auto jobs, jobs_->List());
+  for (const auto& job : jobs) {
+    if (job.kind != JobKind::kRelabel || job.version != version || IsFinished(job.state)) continue;
+    return Fail(ErrorCode::kFailedPrecondition,
+                fmt::format("relabel job {0} with model version {1} is under way: wait for it, or "
+                            "`ndpipe jobs cancel {0}`",
+                            job.id, version));
+  }
+  NDP_ASSIGN(const int64_t before, labels_->CountOutcomes(version));
+  NDP_RETURN_IF_ERROR(labels_->GiveUp(version));
+  NDP_RETURN_IF_ERROR(labels_->DropOldOutcomes({}));
+  NDP_ASSIGN(const int64_t left, labels_->CountOutcomes(version));
+  spdlog::info("version {} is given up: {} outcomes are dropped, {} are what readers see", version,
+               before - left, left);
+  return before - left;
 }
 
 Result<rpc::VersionComparison> TunerService::CompareVersions(int64_t first, int64_t second,

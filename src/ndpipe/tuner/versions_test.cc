@@ -146,6 +146,36 @@ TEST_F(VersionsTest, WithoutACompleteSetARelabelMakesOne) {
   EXPECT_EQ(service.ServeVersion(99).error().code, ErrorCode::kNotFound);
 }
 
+TEST_F(VersionsTest, LabelsThatNobodyWantsAreDropped) {
+  auto& service = Open();
+  auto& a = AddStore("a", Range(0, kPhotos));
+  ConnectAll();
+  WaitFor(*service.StartRelabel({1}), "done");
+  EXPECT_THAT(service.DropVersion(1).error().message, HasSubstr("serving"));
+  const int64_t tuned = Tuned();
+  EXPECT_THAT(service.DropVersion(tuned).error().message, HasSubstr("staged"));
+  EXPECT_EQ(service.DropVersion(99).error().code, ErrorCode::kNotFound);
+  rpc::RelabelRequest request;
+  request.version = tuned;
+  request.no_switch = true;
+  a.paused = true;
+  const auto job = *service.StartRelabel(request);
+  EXPECT_THAT(service.DropVersion(tuned).error().message, HasSubstr("jobs cancel"));
+  a.paused = false;
+  WaitFor(job, "done");
+  const auto dropped = service.DropVersion(tuned);
+  ASSERT_TRUE(dropped) << dropped.error().message;
+  EXPECT_EQ(*dropped, kPhotos);
+  EXPECT_EQ(*service.DropVersion(tuned), 0);
+  EXPECT_EQ(Version(tuned).state, "retired");
+  EXPECT_FALSE(Version(tuned).is_complete);
+  EXPECT_EQ(service.GetStatus()->labelled, kPhotos);
+  EXPECT_EQ(Serving(), 1);
+  // It is a version as before: a relabel makes it serve.
+  WaitFor(service.ServeVersion(tuned)->job, "done");
+  EXPECT_EQ(Serving(), tuned);
+}
+
 TEST_F(VersionsTest, ARelabelIsToldForGoodWhetherToSwitch) {
   RelabelOrder order;
   order.request.version = 3;
