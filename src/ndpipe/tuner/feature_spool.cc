@@ -26,6 +26,15 @@ std::filesystem::path FeatureSpool::File(int64_t run, int64_t block) const {
 Status FeatureSpool::Create() {
   NDP_RETURN_IF_ERROR(MakeFolders(folder_));
   RemoveUnfinished(folder_);
+  // Features that training had in files lose their names once these are written.
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator(folder_, error)) {
+    const std::string name = entry.path().filename().string();
+    std::error_code ignored;  // what stays goes with the job
+    if (name.starts_with("slice-") || name == kCollectedSlice) {
+      std::filesystem::remove(entry.path(), ignored);
+    }
+  }
   return {};
 }
 

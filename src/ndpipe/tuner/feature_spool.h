@@ -8,11 +8,16 @@
 
 namespace ndpipe::tuner {
 
+// Features that were collected for training and are too many for the memory, in a job's folder,
+// until they are written.
+inline constexpr const char* kCollectedSlice = "collected.slice";
+
 // A folder with one file a block. Thread-safe, but one block is written by one thread at a time.
 class FeatureSpool {
  public:
   explicit FeatureSpool(std::filesystem::path folder) : folder_(std::move(folder)) {}
 
+  // Also removes what a Tuner that was killed while it wrote or trained has left.
   Status Create();
   // Durable on return. An earlier file of the block is replaced.
   Status Write(const rpc::FeatureBlock& block);

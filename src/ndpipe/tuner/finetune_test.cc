@@ -1,6 +1,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "ndpipe/tuner/feature_spool.h"
 #include "ndpipe/tuner/tuner_fixture.h"
 
 namespace ndpipe::tuner {
@@ -86,11 +87,13 @@ TEST_F(TunerTest, WhatAKilledTunerLeftIsRemovedAtStart) {
   const auto job = *service.StartFinetune(Request(1, 1));
   ASSERT_TRUE(Eventually([&] { return service.GetJob(job)->state == "waiting"; }));
   Close();
-  const std::string in_job = "jobs/" + std::to_string(job) + "/0000-00000001.features.tmp-1-0";
+  const std::string folder = "jobs/" + std::to_string(job) + "/";
   std::vector<std::filesystem::path> left;
   for (const std::string& name : std::vector<std::string>{
            "cluster-id.tmp-1-0", "profiles.json.tmp-1-0", "tails/ab.safetensors.tmp-1-0",
-           "deltas/a-b.delta.tmp-1-0", "incoming/ndpipe-model-x/model.onnx.tmp-1-0", in_job}) {
+           "deltas/a-b.delta.tmp-1-0", "incoming/ndpipe-model-x/model.onnx.tmp-1-0",
+           folder + "0000-00000001.features.tmp-1-0", folder + "slice-1-0.features",
+           folder + kCollectedSlice}) {
     left.push_back(state_ / name);
     std::filesystem::create_directories(left.back().parent_path());
     std::ofstream(left.back()) << "half";

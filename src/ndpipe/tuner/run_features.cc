@@ -29,7 +29,7 @@ class RunFeatures::Sink {
       sink.set_.classes.resize(static_cast<size_t>(num_rows));
       return sink;
     }
-    sink.file_ = source.folder / "collected.slice";
+    sink.file_ = source.folder / kCollectedSlice;
     NDP_ASSIGN(sink.writer_,
                train::FeatureSliceWriter::Create(sink.file_, source.feature_size, num_rows));
     return sink;
