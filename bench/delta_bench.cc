@@ -14,17 +14,14 @@
 #include <map>
 #include <optional>
 #include <random>
-#include <set>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "deep_tail.h"
 #include "delta_cifar.h"
 #include "measure.h"
-#include "ndpipe/model/backbone_graph.h"
 #include "ndpipe/model/delta.h"
-#include "ndpipe/model/parameters.h"
-#include "ndpipe/model/tail_graph.h"
 
 namespace ndpipe::bench {
 namespace {
@@ -123,45 +120,6 @@ model::TailWeights LinearTail(const model::Backbone& backbone, std::mt19937& ran
   return tail;
 }
 
-int64_t CountValues(const model::Graph& graph, const std::set<std::string>& names) {
-  int64_t count = 0;
-  for (const auto& name : names) {
-    int64_t values = 1;
-    for (const int64_t dim : graph.FindInitializer(name)->dims) values *= dim;
-    count += values;
-  }
-  return count;
-}
-
-// The last cut behind which lies a tenth of the backbone's parameters at least: what a fine-tune
-// that goes deeper than the classifier would try first.
-Result<std::string> DeepCut(const model::Backbone& backbone, const model::Graph& graph) {
-  const int64_t wanted = CountValues(graph, model::Parameters(graph)) / 10;
-  auto cuts = model::ListCutNames(graph);
-  std::ranges::reverse(cuts);
-  for (const auto& cut : cuts) {
-    if (!model::CheckCut(graph, cut, backbone.cut)) continue;
-    NDP_ASSIGN(const auto part, model::FindTailPart(graph, cut, backbone.cut));
-    if (CountValues(graph, part.parameters) >= wanted) return cut;
-  }
-  return Fail(ErrorCode::kInvalidArgument,
-              backbone.manifest.name + " has no cut before a tenth of its parameters");
-}
-
-// The linear one, with the backbone's own parameters behind the cut.
-Result<model::TailWeights> DeepTail(const model::Backbone& backbone, model::TailWeights tail) {
-  NDP_ASSIGN(const auto graph, model::ReadKeptGraph(backbone.onnx_file));
-  NDP_ASSIGN(tail.cut, DeepCut(backbone, graph));
-  NDP_ASSIGN(const auto part, model::FindTailPart(graph, tail.cut, backbone.cut));
-  for (const auto& name : part.parameters) {
-    const model::Tensor* tensor = graph.FindInitializer(name);
-    auto values = model::FloatValues(*tensor);
-    if (!values) return Fail(ErrorCode::kInvalidArgument, name + " holds no floats");
-    tail.parameters.push_back({name, tensor->dims, *std::move(values)});
-  }
-  return tail;
-}
-
 Status PrintVersions(const model::Backbone& backbone, const char* kind, model::TailWeights tail,
                      std::mt19937& random) {
   const model::Weights before = model::WeightsOf(tail);
@@ -185,7 +143,8 @@ Status SizesOf(const BenchModel& model) {
   const auto& backbone = model.backbone();
   const auto linear = LinearTail(backbone, random);
   NDP_RETURN_IF_ERROR(PrintVersions(backbone, "linear", linear, random));
-  NDP_ASSIGN(auto deep, DeepTail(backbone, linear));
+  NDP_ASSIGN(const std::string cut, DeepCut(backbone));
+  NDP_ASSIGN(auto deep, DeepTail(backbone, linear, cut));
   return PrintVersions(backbone, "deep", std::move(deep), random);
 }
 

@@ -1,12 +1,17 @@
-// What the engine reaches of OpenVINO's own best rate, and the tail of its matrix product, in one
-// run on one machine. Prints a JSON line for each figure.
+// What the engine reaches of OpenVINO's own best rate, the linear tail of its matrix product, and
+// what a deep tail costs beside its body, in one run on one machine. Prints a JSON line for each
+// figure.
 //
-// usage: engine_bench [MODEL…]     MODEL as ndpipe infer takes it
+// usage: engine_bench [--cut TENSOR] [MODEL…]     MODEL as ndpipe infer takes it; with a cut only
+// the tails are measured, the deep one from there
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <string>
+#include <utility>
 #include <vector>
 
+#include "deep_tail.h"
 #include "measure.h"
 #include "ndpipe/engine/engine.h"
 #include "openvino_peer.h"
@@ -16,6 +21,7 @@ namespace {
 
 constexpr double kSeconds = 1;
 constexpr int64_t kTailPhotos = 960;
+constexpr int64_t kDeepTailPhotos = 32;
 
 // By round.
 struct Rates {
@@ -51,6 +57,44 @@ Status BenchTail(const model::Backbone& backbone) {
       "\n",
       weights.feature_size, weights.num_classes, Median(rates.wall), Median(peer_rates.wall),
       MedianRatio(rates.wall, peer_rates.wall), MedianRatio(rates.cpu, peer_rates.cpu));
+  return {};
+}
+
+// What a PipeStore pays for a deep tail: making it ready, which it does anew at each load, and its
+// rate beside that of the body before the same cut. cut: empty, or a tensor of the backbone.
+Status BenchDeepTail(const BenchModel& model, std::string cut) {
+  const auto& backbone = model.backbone();
+  if (cut.empty()) {
+    NDP_ASSIGN(cut, DeepCut(backbone));
+  }
+  NDP_ASSIGN(auto linear, model::OwnTail(backbone));
+  NDP_ASSIGN(const auto weights, DeepTail(backbone, std::move(linear), cut));
+  NDP_ASSIGN(const auto body, engine::CreateBodyEngine(backbone, {.cut = cut}));
+  const std::vector<Half> features(static_cast<size_t>(kDeepTailPhotos * body->feature_size()),
+                                   static_cast<Half>(0.25F));
+  std::vector<engine::Top1> top1(kDeepTailPhotos);
+  std::vector<double> prepare_seconds;
+  Rates rates;
+  Rates body_rates;
+  for (int round = 0; round < kRounds; ++round) {
+    const Stopwatch preparing;
+    NDP_ASSIGN(const auto tail, engine::CreateTailEngine(backbone, weights));
+    prepare_seconds.push_back(preparing.Seconds());
+    const RateMeter watch;
+    int64_t num_photos = 0;
+    for (; watch.Seconds() < kSeconds; num_photos += kDeepTailPhotos) {
+      NDP_RETURN_IF_ERROR(tail->Classify(features, top1));
+    }
+    rates.Add(watch.Of(num_photos));
+    body_rates.Add(EngineRate(*body, kSeconds));
+  }
+  fmt::print(R"({{"bench":"deep_tail","model":"{}","cut":"{}","prepare_seconds":{:.3f},)"
+             R"("images_per_second":{:.1f},"body_images_per_second":{:.1f},"ratio":{:.3f},)"
+             R"("ratio_by_cpu_time":{:.3f}}})"
+             "\n",
+             backbone.manifest.name, cut, Median(prepare_seconds), Median(rates.wall),
+             Median(body_rates.wall), MedianRatio(rates.wall, body_rates.wall),
+             MedianRatio(rates.cpu, body_rates.cpu));
   return {};
 }
 
@@ -98,10 +142,12 @@ Status BenchEngine(const BenchModel& model, model::Precision precision) {
   return {};
 }
 
-Status Run(const std::vector<std::string>& models) {
+Status Run(const std::vector<std::string>& models, const std::string& cut) {
   for (const auto& name : models) {
     NDP_ASSIGN(const auto model, BenchModel::Open(name));
     NDP_RETURN_IF_ERROR(BenchTail(model.backbone()));
+    NDP_RETURN_IF_ERROR(BenchDeepTail(model, cut));
+    if (!cut.empty()) continue;  // it is asked for its tail alone
     for (const auto precision : {model::Precision::kFp32, model::Precision::kBf16}) {
       NDP_RETURN_IF_ERROR(BenchEngine(model, precision));
     }
@@ -114,6 +160,11 @@ Status Run(const std::vector<std::string>& models) {
 
 int main(int argc, char** argv) {
   std::vector<std::string> models(argv + 1, argv + argc);
+  std::string cut;
+  if (models.size() >= 2 && models[0] == "--cut") {
+    cut = models[1];
+    models.erase(models.begin(), models.begin() + 2);
+  }
   if (models.empty()) models.emplace_back("efficientnet-lite0");
-  return ndpipe::bench::Main("engine_bench", [&] { return ndpipe::bench::Run(models); });
+  return ndpipe::bench::Main("engine_bench", [&] { return ndpipe::bench::Run(models, cut); });
 }
