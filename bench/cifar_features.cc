@@ -68,29 +68,36 @@ Status CifarFeatures::Import() {
       NDP_ASSIGN(const auto part, catalog.PartOf(number));
       const bool is_test = part == photo::Part::kTest;
       int64_t& count = is_test ? num_test_ : num_training_;
-      places_[number] = {
-          .is_test = is_test, .row = count++, .class_index = classes.at(labels.at(number))};
+      NDP_ASSIGN(const auto location, catalog.Find(number));
+      places_[number] = {.is_test = is_test,
+                         .row = count++,
+                         .class_index = classes.at(labels.at(number)),
+                         .id = location.id};
     }
     return {};
   });
 }
 
-Status CifarFeatures::Extract(const model::Cut& cut, const fs::path& folder) {
+// With more than one view of the training photos only.
+Status CifarFeatures::Extract(const model::Cut& cut, int views,
+                              const extract::ViewStrength& strength, const fs::path& folder) {
   NDP_RETURN_IF_ERROR(Import());
   NDP_RETURN_IF_ERROR(MakeFolders(folder));
   NDP_ASSIGN(const auto body, engine::CreateBodyEngine(model_->backbone(), {.cut = cut.tensor}));
   const int64_t feature_size = body->feature_size();
   NDP_ASSIGN(auto training, train::FeatureSliceWriter::Create(folder / "training.part",
-                                                              feature_size, num_training_));
-  NDP_ASSIGN(auto test,
-             train::FeatureSliceWriter::Create(folder / "test.part", feature_size, num_test_));
+                                                              feature_size, num_training_ * views));
+  NDP_ASSIGN(auto test, train::FeatureSliceWriter::Create(folder / "test.part", feature_size,
+                                                          views == 1 ? num_test_ : 0));
   auto next = places_.begin();
   int64_t block_number = 0;
   const auto give = [&]() -> Result<std::optional<extract::WorkBlock>> {
     if (next == places_.end()) return std::nullopt;
-    extract::WorkBlock block{.block = block_number++};
-    while (next != places_.end() && std::ssize(block.photos) < kBlockPhotos) {
-      block.photos.push_back((next++)->first);
+    extract::WorkBlock block{.block = block_number++, .views = views};
+    for (; next != places_.end() && std::ssize(block.photos) < kBlockPhotos; ++next) {
+      if (views > 1 && next->second.is_test) continue;
+      block.photos.push_back(next->first);
+      block.ids.emplace_back(next->second.id);
     }
     return block;
   };
@@ -100,15 +107,16 @@ Status CifarFeatures::Extract(const model::Cut& cut, const fs::path& folder) {
     }
     for (size_t i = 0; i < block.photos.size(); ++i) {
       const Place& place = places_.at(block.photos[i]);
-      const auto row =
-          std::span(block.features)
-              .subspan(i * static_cast<size_t>(feature_size), static_cast<size_t>(feature_size));
+      const auto photo_size = static_cast<size_t>(views * feature_size);
+      const auto rows = std::span(block.features).subspan(i * photo_size, photo_size);
+      const std::vector<int32_t> classes(static_cast<size_t>(views), place.class_index);
       auto& writer = place.is_test ? test : training;
-      NDP_RETURN_IF_ERROR(writer.Put(place.row, row, std::span(&place.class_index, 1)));
+      NDP_RETURN_IF_ERROR(writer.Put(place.row * views, rows, classes));
     }
     return {};
   };
-  extract::Extractor extractor(model_->backbone(), model::Precision::kFp32, *body, *store_, {});
+  extract::Extractor extractor(model_->backbone(), model::Precision::kFp32, *body, *store_,
+                               {.view_strength = strength});
   NDP_RETURN_IF_ERROR(extractor.Run(give, take, {}));
   NDP_RETURN_IF_ERROR(training.Finish());
   NDP_RETURN_IF_ERROR(test.Finish());
@@ -118,15 +126,23 @@ Status CifarFeatures::Extract(const model::Cut& cut, const fs::path& folder) {
   return {};
 }
 
-Result<CutFeatures> CifarFeatures::At(const model::Cut& cut) {
+Result<CutFeatures> CifarFeatures::At(const model::Cut& cut) { return ViewsAt(cut, 1, {}); }
+
+Result<CutFeatures> CifarFeatures::ViewsAt(const model::Cut& cut, int views,
+                                           const extract::ViewStrength& strength) {
   const auto& backbone = model_->backbone();
+  std::string of_views;
+  if (views > 1) {
+    of_views = fmt::format("-{}-views-{}-{}-{}-{}", views, extract::kViewRule, strength.min_side,
+                           strength.stretch, strength.colour);
+  }
   const fs::path folder =
       folder_ / (backbone.manifest.name + "-" +
-                 Sha256::Of(backbone.hash.Hex() + cut.tensor).Hex().substr(0, 16));
+                 Sha256::Of(backbone.hash.Hex() + cut.tensor).Hex().substr(0, 16) + of_views);
   CutFeatures features{.part = {.graph = graph_, .cut = cut.tensor, .dims = cut.dims}};
   if (!fs::exists(folder / "training")) {
     const Stopwatch watch;
-    NDP_RETURN_IF_ERROR(Extract(cut, folder));
+    NDP_RETURN_IF_ERROR(Extract(cut, views, strength, folder));
     features.extract_seconds = watch.Seconds();
   }
   NDP_ASSIGN(features.training, train::FeatureSlice::Open(folder / "training"));

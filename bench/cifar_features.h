@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "measure.h"
+#include "ndpipe/extract/views.h"
 #include "ndpipe/model/cuts.h"
 #include "ndpipe/photo/store.h"
 #include "ndpipe/train/feature_slice.h"
@@ -38,12 +39,16 @@ class CifarFeatures {
   const std::vector<model::Cut>& cuts() const { return cuts_; }
   Result<model::Cut> Cut(const std::string& tensor) const;  // kNotFound
   Result<CutFeatures> At(const model::Cut& cut);
+  // Of each training photo so many views, one after another; there is no test part.
+  Result<CutFeatures> ViewsAt(const model::Cut& cut, int views,
+                              const extract::ViewStrength& strength);
 
  private:
   CifarFeatures(const BenchModel& model, std::filesystem::path archive,
                 std::filesystem::path folder);
   Status Import();
-  Status Extract(const model::Cut& cut, const std::filesystem::path& folder);
+  Status Extract(const model::Cut& cut, int views, const extract::ViewStrength& strength,
+                 const std::filesystem::path& folder);
 
   const BenchModel* model_;
   std::filesystem::path archive_;
@@ -55,6 +60,7 @@ class CifarFeatures {
     bool is_test = false;
     int64_t row = 0;
     int32_t class_index = 0;
+    photo::PhotoId id{};
   };
   std::map<int64_t, Place> places_;  // by photo number
   int64_t num_training_ = 0;

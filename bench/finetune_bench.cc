@@ -1,14 +1,17 @@
 // Studies of fine-tuning on CIFAR-100's features: where to cut, how many runs, classes that are
-// added; and how much memory features take. Prints JSON lines.
+// added, views of the training photos; and how much memory features take. Prints JSON lines.
 //
 // usage: finetune_bench --cifar100 ARCHIVE [--folder DIR] [--model MODEL] [--threads N] [--seeds N]
 //                       [--first-seed N] [--cut TENSOR] [--epochs N] [--seconds S] [--recipe
 //                       FIELD=VALUE]… [--all]
-//                       [--overview] [memory] [runs] [classes] [cuts]
+//                       [--overview] [--views N]… [--view-strength SIDE,STRETCH,COLOUR]
+//                       [memory] [runs] [classes] [cuts] [views]
 // Without a study: all. Features are kept below DIR (not given: here), and read again by the next
 // run; so are the imported photos. --cut: the deep tail of `classes`, and of `cuts` in place of the
 // best of its overview. --overview: of `cuts`, only that: accuracy on a part of the training
-// photos that is held out. --seconds: what it may spend on training at one cut.
+// photos that is held out; of `views` the same. --seconds: what it may spend on training at one
+// cut. --views: numbers of views that are compared with one. --view-strength: how far they go from
+// the plain pixels, in shares of 1.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -25,7 +28,7 @@
 namespace ndpipe::bench {
 namespace {
 
-constexpr const char* kStudies[] = {"memory", "runs", "classes", "cuts"};
+constexpr const char* kStudies[] = {"memory", "runs", "classes", "cuts", "views"};
 
 struct Arguments {
   StudyFlags flags;
@@ -39,6 +42,29 @@ bool ReadNumber(const std::string& text, T& number) {
   return read.ec == std::errc() && read.ptr == end && number >= 0;
 }
 
+// "0.8,0.05,0": the members of ViewStrength as shares of 1.
+bool ReadStrength(const std::string& text, extract::ViewStrength& strength) {
+  constexpr double kWhole = 65536;
+  const char* at = text.data();
+  const char* const end = at + text.size();
+  for (uint32_t* member : {&strength.min_side, &strength.stretch, &strength.colour}) {
+    double share = 0;
+    const auto read = std::from_chars(at, end, share);
+    if (read.ec != std::errc() || !(share >= 0 && share <= 1)) return false;
+    *member = static_cast<uint32_t>(share * kWhole + 0.5);
+    at = read.ptr;
+    if (member != &strength.colour && (at == end || *at++ != ',')) return false;
+  }
+  return at == end;
+}
+
+bool ReadViews(const std::string& text, StudyFlags& flags) {
+  int views = 0;
+  if (!ReadNumber(text, views) || views < 2 || views > extract::kMaxViews) return false;
+  flags.views.push_back(views);
+  return true;
+}
+
 bool SetFlag(StudyFlags& flags, const std::string& name, const std::string& value) {
   if (name == "--cifar100") return flags.cifar = value, true;
   if (name == "--folder") return flags.folder = value, true;
@@ -50,6 +76,8 @@ bool SetFlag(StudyFlags& flags, const std::string& name, const std::string& valu
   if (name == "--first-seed") return ReadNumber(value, flags.first_seed);
   if (name == "--epochs") return ReadNumber(value, flags.epochs);
   if (name == "--seconds") return ReadNumber(value, flags.seconds);
+  if (name == "--views") return ReadViews(value, flags);
+  if (name == "--view-strength") return ReadStrength(value, flags.view_strength);
   return false;
 }
 
@@ -92,6 +120,7 @@ Status Run(const Arguments& arguments) {
   for (const auto& study : arguments.studies) {
     if (study == "cuts") NDP_RETURN_IF_ERROR(StudyCuts(flags, features));
     if (study == "runs") NDP_RETURN_IF_ERROR(StudyRuns(flags, features, default_cut));
+    if (study == "views") NDP_RETURN_IF_ERROR(StudyViews(flags, features, default_cut));
     if (study == "classes") NDP_RETURN_IF_ERROR(StudyClasses(flags, features, default_cut));
   }
   return {};
@@ -107,7 +136,8 @@ int main(int argc, char** argv) {
         stderr,
         "usage: finetune_bench --cifar100 ARCHIVE [--folder DIR] [--model MODEL] "
         "[--threads N] [--seeds N] [--first-seed N] [--cut TENSOR] [--epochs N] [--seconds S] "
-        "[--recipe FIELD=VALUE]… [--all] [--overview] [memory] [runs] [classes] [cuts]\n");
+        "[--recipe FIELD=VALUE]… [--all] [--overview] [--views N]… "
+        "[--view-strength SIDE,STRETCH,COLOUR] [memory] [runs] [classes] [cuts] [views]\n");
     return 2;
   }
   return ndpipe::bench::Main("finetune_bench", [&] { return ndpipe::bench::Run(*arguments); });

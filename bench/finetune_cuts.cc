@@ -11,8 +11,7 @@ namespace ndpipe::bench {
 namespace {
 
 constexpr int kSeeds = 5;
-constexpr int64_t kHeldOutDivisor = 5;  // of the training photos, in the overview
-constexpr int64_t kProbePhotos = 256;   // to learn how long a photo takes
+constexpr int64_t kProbePhotos = 256;  // to learn how long a photo takes
 constexpr int64_t kFewestPhotos = 500;
 constexpr int kFewestEpochs = 2;
 
@@ -43,33 +42,6 @@ std::vector<model::Cut> BlockEnds(const std::vector<model::Cut>& cuts) {
   return ends;
 }
 
-struct Split {
-  std::vector<int64_t> training;
-  std::vector<int64_t> held_out;
-};
-Split SplitRows(const train::FeatureSlice& slice) {
-  Split split;
-  for (const int64_t row : Shuffled(slice.size(), 1)) {
-    auto& part = std::ssize(split.held_out) < slice.size() / kHeldOutDivisor ? split.held_out
-                                                                             : split.training;
-    part.push_back(row);
-  }
-  std::ranges::sort(split.training);
-  std::ranges::sort(split.held_out);
-  return split;
-}
-
-Result<train::TrainerOptions> OptionsFor(const StudyFlags& flags, const CutFeatures& data,
-                                         bool deep, uint64_t seed) {
-  train::TrainerOptions options;
-  options.num_classes = kCifarClasses;
-  options.num_threads = flags.threads;
-  options.part = data.part;
-  NDP_ASSIGN(options.recipe, deep ? DeepRecipe(flags) : train::NamedRecipe("default"));
-  options.recipe.seed = seed;
-  return options;
-}
-
 // Fewer epochs, and then fewer photos, until training takes about flags.seconds.
 Status FitToTime(const StudyFlags& flags, const train::FeatureSlice& training,
                  train::TrainerOptions& options, std::vector<int64_t>& rows) {
@@ -93,7 +65,7 @@ Status FitToTime(const StudyFlags& flags, const train::FeatureSlice& training,
 // One line of the overview; the accuracy on the held-out part.
 Result<double> TryCut(const StudyFlags& flags, const model::Cut& cut, const CutFeatures& data,
                       bool deep) {
-  const Split split = SplitRows(data.training);
+  const Split split = SplitRows(data.training.size());
   std::vector<int64_t> rows = split.training;
   NDP_ASSIGN(auto options, OptionsFor(flags, data, deep, 1));
   const int wanted_epochs = options.recipe.epochs;

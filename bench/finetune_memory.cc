@@ -5,7 +5,7 @@
 #include <optional>
 
 #include "finetune_training.h"
-#include "ndpipe/train/random.h"
+#include "ndpipe/base/random.h"
 
 namespace ndpipe::bench {
 namespace {
@@ -26,7 +26,7 @@ int64_t PeakBytes() {
 }
 
 train::FeatureSet RandomRows(int run) {
-  train::RandomNumbers random(1, static_cast<uint64_t>(run), 0);
+  RandomNumbers random(1, static_cast<uint64_t>(run), 0);
   train::FeatureSet set{.feature_size = kFeatures};
   set.features.resize(static_cast<size_t>(kRowsOfRun * kFeatures));
   for (Half& value : set.features) value = static_cast<Half>(random.Uniform());

@@ -2,12 +2,13 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <numeric>
 #include <utility>
 
-#include "ndpipe/train/random.h"
+#include "ndpipe/base/random.h"
 
 namespace ndpipe::bench {
 namespace {
@@ -79,7 +80,7 @@ std::vector<int64_t> AllRows(const train::FeatureSlice& slice) {
 std::vector<int64_t> Shuffled(int64_t count, uint64_t seed) {
   std::vector<uint32_t> numbers(static_cast<size_t>(count));
   std::iota(numbers.begin(), numbers.end(), 0U);
-  train::RandomNumbers(seed, 0x62656e6368, 0).Shuffle(numbers);
+  RandomNumbers(seed, 0x62656e6368, 0).Shuffle(numbers);
   return {numbers.begin(), numbers.end()};
 }
 
@@ -90,12 +91,36 @@ Result<train::Recipe> DeepRecipe(const StudyFlags& flags) {
   return recipe;
 }
 
+Split SplitRows(int64_t count) {
+  constexpr int64_t kHeldOutDivisor = 5;
+  Split split;
+  for (const int64_t row : Shuffled(count, 1)) {
+    auto& part =
+        std::ssize(split.held_out) < count / kHeldOutDivisor ? split.held_out : split.training;
+    part.push_back(row);
+  }
+  std::ranges::sort(split.training);
+  std::ranges::sort(split.held_out);
+  return split;
+}
+
+Result<train::TrainerOptions> OptionsFor(const StudyFlags& flags, const CutFeatures& data,
+                                         bool deep, uint64_t seed) {
+  train::TrainerOptions options;
+  options.num_classes = kCifarClasses;
+  options.num_threads = flags.threads;
+  options.part = data.part;
+  NDP_ASSIGN(options.recipe, deep ? DeepRecipe(flags) : train::NamedRecipe("default"));
+  options.recipe.seed = seed;
+  return options;
+}
+
 Result<Trained> TrainTail(train::TrainerOptions options,
                           const std::vector<train::FeatureSlice>& slices) {
   options.num_runs = static_cast<int>(slices.size());
   options.feature_size = slices[0].feature_size();
   options.num_photos = 0;
-  for (const auto& slice : slices) options.num_photos += slice.size();
+  for (const auto& slice : slices) options.num_photos += slice.size() / options.views;
   NDP_ASSIGN(const auto trainer, train::TailTrainer::Create(options));
   Trained trained;
   for (int run = 0; run < options.num_runs; ++run) {

@@ -8,6 +8,7 @@
 
 #include "cifar_features.h"
 #include "ndpipe/base/result.h"
+#include "ndpipe/extract/views.h"
 #include "ndpipe/train/tail_trainer.h"
 
 namespace ndpipe::bench {
@@ -25,6 +26,8 @@ struct StudyFlags {
   bool overview_only = false;       // nothing is trained for the test part
   bool all = false;                 // every cut
   std::vector<std::string> recipe;  // FIELD=VALUE, of deep tails
+  std::vector<int> views;           // of `views`; empty: as the study says
+  extract::ViewStrength view_strength;
 };
 
 // Rows of the slice, in this order.
@@ -36,6 +39,16 @@ std::vector<int64_t> Shuffled(int64_t count, uint64_t seed);
 
 // The recipe of a deep tail with what the flags change.
 Result<train::Recipe> DeepRecipe(const StudyFlags& flags);
+
+// One row in five is held out, the same whatever is studied; both ascending.
+struct Split {
+  std::vector<int64_t> training;
+  std::vector<int64_t> held_out;
+};
+Split SplitRows(int64_t count);
+
+Result<train::TrainerOptions> OptionsFor(const StudyFlags& flags, const CutFeatures& data,
+                                         bool deep, uint64_t seed);
 
 struct Trained {
   model::TailWeights tail;
@@ -62,5 +75,6 @@ Status StudyCuts(const StudyFlags& flags, CifarFeatures& features);
 Status StudyRuns(const StudyFlags& flags, CifarFeatures& features, const std::string& default_cut);
 Status StudyClasses(const StudyFlags& flags, CifarFeatures& features,
                     const std::string& default_cut);
+Status StudyViews(const StudyFlags& flags, CifarFeatures& features, const std::string& default_cut);
 
 }  // namespace ndpipe::bench

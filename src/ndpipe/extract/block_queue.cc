@@ -18,24 +18,34 @@ constexpr size_t kEnoughPhotos = 256;
 BlockInProgress::BlockInProgress(WorkBlock block, int64_t features_a_photo)
     : work(std::move(block)),
       feature_size(features_a_photo),
-      features(work.photos.size() * features_a_photo),
-      outcomes(work.photos.size(), Outcome::kFailed),
-      reasons(work.photos.size()),
+      views(static_cast<size_t>(work.views)),
+      features(work.photos.size() * views * features_a_photo),
+      outcomes(work.photos.size() * views, Outcome::kFailed),
+      reasons(work.photos.size() * views),
       to_do(work.photos.size()),
-      num_left(work.photos.size()) {
+      num_left(work.photos.size() * views) {
+  NDP_CHECK(work.views >= 1 && (work.views == 1 || work.ids.size() == work.photos.size()));
   std::iota(to_do.begin(), to_do.end(), size_t{0});
 }
 
 void BlockInProgress::SetCached(const std::vector<bool>& cached) {
   to_do.clear();
+  size_t num_cached = 0;
   for (size_t i = 0; i < cached.size(); ++i) {
     if (cached[i]) {
-      outcomes[i] = Outcome::kCached;
-    } else {
-      to_do.push_back(i);
+      outcomes[i * views] = Outcome::kCached;
+      ++num_cached;
     }
+    if (!cached[i] || views > 1) to_do.push_back(i);
   }
-  num_left = to_do.size();
+  num_left = outcomes.size() - num_cached;
+}
+
+std::optional<size_t> BlockInProgress::FailedRow(size_t index) const {
+  for (size_t row = index * views; row < (index + 1) * views; ++row) {
+    if (outcomes[row] == Outcome::kFailed) return row;
+  }
+  return std::nullopt;
 }
 
 BlockFeatures BlockInProgress::Take() {
@@ -43,18 +53,23 @@ BlockFeatures BlockInProgress::Take() {
   taken.run = work.run;
   taken.block = work.block;
   taken.feature_size = feature_size;
+  taken.views = work.views;
+  const size_t photo_size = views * feature_size;
   size_t num_kept = 0;
   for (size_t i = 0; i < work.photos.size(); ++i) {
-    if (outcomes[i] == Outcome::kFailed) {
-      taken.failures.push_back({.photo = work.photos[i], .reason = std::move(reasons[i])});
+    if (const auto failed = FailedRow(i)) {
+      taken.failures.push_back({.photo = work.photos[i], .reason = std::move(reasons[*failed])});
       continue;
     }
-    if (outcomes[i] == Outcome::kCached) ++taken.from_features;
+    if (outcomes[i * views] == Outcome::kCached) ++taken.from_features;
     taken.photos.push_back(work.photos[i]);
-    if (num_kept != i) std::ranges::copy(FeaturesOf(i), FeaturesOf(num_kept).begin());
+    if (num_kept != i) {
+      std::copy_n(features.begin() + i * photo_size, photo_size,
+                  features.begin() + num_kept * photo_size);
+    }
     ++num_kept;
   }
-  features.resize(num_kept * feature_size);
+  features.resize(num_kept * photo_size);
   taken.features = std::move(features);
   return taken;
 }
@@ -96,7 +111,8 @@ void BlockQueue::End() {
 std::optional<PhotoTask> BlockQueue::TakeLocked() {
   if (error_ || heads_.empty()) return std::nullopt;
   Head& head = heads_.front();
-  const PhotoTask task{.block = head.block, .index = head.block->to_do[head.next]};
+  PhotoTask task{.block = head.block, .index = head.block->to_do[head.next]};
+  if (task.block->outcomes[task.row()] == Outcome::kCached) task.view = 1;
   waiting_for_decoders_.Add(-1);
   if (++head.next == task.block->to_do.size()) heads_.pop_front();
   return task;
@@ -119,15 +135,20 @@ bool BlockQueue::HasPhotos() const {
 }
 
 void BlockQueue::Complete(const PhotoTask& task, Outcome outcome) {
-  task.block->outcomes[task.index] = outcome;
+  task.block->outcomes[task.row()] = outcome;
   if (task.block->num_left.fetch_sub(1, std::memory_order_acq_rel) > 1) return;
   std::lock_guard lock(mutex_);
   FinishLocked(task.block);
 }
 
 void BlockQueue::CompleteFailed(const PhotoTask& task, std::string reason) {
-  task.block->reasons[task.index] = std::move(reason);
+  task.block->reasons[task.row()] = std::move(reason);
   Complete(task, Outcome::kFailed);
+}
+
+void BlockQueue::CompletePhotoFailed(const PhotoTask& task, const std::string& reason) {
+  const size_t views = task.block->views;  // the block may go with its last view
+  for (PhotoTask each = task; each.view < views; ++each.view) CompleteFailed(each, reason);
 }
 
 void BlockQueue::FinishLocked(BlockInProgress* block) {

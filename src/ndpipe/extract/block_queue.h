@@ -20,35 +20,45 @@ namespace ndpipe::extract {
 
 enum class Outcome : uint8_t { kComputed, kCached, kFailed };
 
-// A block of which some photos have no outcome yet. Photo i's outcome and features are written
-// once, by the thread that gives it its outcome, and read after the last one.
+// A block of which some photos have no outcome yet. What view v of photo i comes to lies in row
+// i · views + v: its outcome and features are written once, by the thread that gives it its
+// outcome, and read after the last one.
 struct BlockInProgress {
   BlockInProgress(WorkBlock block, int64_t features_a_photo);
 
-  std::span<Half> FeaturesOf(size_t index) {
-    return std::span(features).subspan(index * feature_size, feature_size);
+  std::span<Half> FeaturesOf(size_t row) {
+    return std::span(features).subspan(row * feature_size, feature_size);
   }
-  // Before Add: these photos [photos] have their features already; the queue gives out the rest.
+  // Before Add: these photos [photos] have the features of their first view already; the queue
+  // gives out the rest.
   void SetCached(const std::vector<bool>& cached);
   // The finished block as the sink takes it: photos in the block's order, without the failed ones.
   BlockFeatures Take();
 
   WorkBlock work;
   const int64_t feature_size;
+  const size_t views;
   int64_t sequence = 0;              // of its Add, from 0
-  std::vector<Half> features;        // [photos, feature_size]
-  std::vector<Outcome> outcomes;     // [photos]
-  std::vector<std::string> reasons;  // [photos], of the failed ones
+  std::vector<Half> features;        // [rows, feature_size]
+  std::vector<Outcome> outcomes;     // [rows]
+  std::vector<std::string> reasons;  // [rows], of the failed ones
   std::vector<size_t> to_do;         // indices of the photos that the queue gives out
-  std::atomic<size_t> num_left;      // of these, the ones without an outcome
+  std::atomic<size_t> num_left;      // rows without an outcome
+
+ private:
+  // The first failed row of photo i, if any.
+  std::optional<size_t> FailedRow(size_t index) const;
 };
 
-// One photo of a block in progress; the queue owns the block.
+// One view of a photo of a block in progress; the queue owns the block. The queue gives out the
+// first view that a photo lacks: who takes it does those after it, too.
 struct PhotoTask {
   BlockInProgress* block = nullptr;
   size_t index = 0;
+  size_t view = 0;
 
   int64_t photo() const { return block->work.photos[index]; }
+  size_t row() const { return index * block->views + view; }
 };
 
 // Thread-safe: one feeder, several decoders, one sink, engine threads. Owns the blocks from Add to
@@ -68,9 +78,11 @@ class BlockQueue {
   std::optional<PhotoTask> Take();
   bool HasPhotos() const;
 
-  // The photo has its outcome. Does not block.
+  // The view has its outcome. Does not block.
   void Complete(const PhotoTask& task, Outcome outcome);
   void CompleteFailed(const PhotoTask& task, std::string reason);
+  // The view and those after it have failed.
+  void CompletePhotoFailed(const PhotoTask& task, const std::string& reason);
 
   // For the sink. Blocks until a block is finished: nothing once stopped, or ended and all retired.
   // The pointer is valid until Retire.

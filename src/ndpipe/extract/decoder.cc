@@ -1,5 +1,6 @@
 #include "ndpipe/extract/decoder.h"
 
+#include <algorithm>
 #include <chrono>
 #include <optional>
 
@@ -42,6 +43,7 @@ void Decoder::Run() {
 }
 
 void Decoder::Handle(const PhotoTask& task) {
+  if (task.block->views > 1) return HandleViews(task);
   if (FillFromSidecar(task)) return;
   // The file is read before a slot is taken: a slow disk must not hold a request.
   auto bytes = ReadPhoto(task.photo());
@@ -51,6 +53,43 @@ void Decoder::Handle(const PhotoTask& task) {
   if (decoded) return filler_.Fill(slot, task);
   filler_.Return(slot);
   queue_.CompleteFailed(task, decoded.error().message);
+}
+
+void Decoder::HandleViews(const PhotoTask& task) {
+  const BlockInProgress& block = *task.block;
+  const size_t views = block.views;  // the block may go with its last view
+  const auto id = block.work.ids[task.index];
+  if (!id) return queue_.CompletePhotoFailed(task, "it is no photo of the store any more");
+  std::vector<uint8_t> pixels(static_cast<size_t>(spec_.num_bytes()));
+  const Status decoded = DecodeInto(task.photo(), pixels);
+  if (!decoded) return queue_.CompletePhotoFailed(task, decoded.error().message);
+  for (PhotoTask each = task; each.view < views; ++each.view) {
+    const auto slot = filler_.Take();
+    if (each.view == 0) {
+      std::ranges::copy(pixels, slot.pixels.begin());
+    } else {
+      const Timed timed(counters_.decode_ns);
+      MakeView(pixels, spec_.crop_height, spec_.crop_width,
+               CropOf(*id, static_cast<int>(each.view), spec_.crop_height, spec_.crop_width,
+                      view_strength_),
+               slot.pixels);
+    }
+    filler_.Fill(slot, each);
+  }
+}
+
+// From the sidecar where there is one that fits, else from the file.
+Status Decoder::DecodeInto(int64_t photo, std::span<uint8_t> pixels) {
+  bool decoded = false;
+  std::optional<Timed> loading(counters_.load_ns);
+  cache_.ReadSidecar(photo, [&](std::span<const uint8_t> sidecar) {
+    loading.reset();
+    decoded = DecodeSidecarInto(sidecar, pixels);
+  });
+  loading.reset();
+  if (decoded) return {};
+  NDP_ASSIGN(const auto bytes, ReadPhoto(photo));
+  return DecodePhotoInto(photo, bytes, pixels);
 }
 
 bool Decoder::FillFromSidecar(const PhotoTask& task) {

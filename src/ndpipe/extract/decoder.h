@@ -28,19 +28,24 @@ class Decoder {
  public:
   // decode: of what the source returns. spec: of the pixels that it makes, and that sidecars hold.
   Decoder(const photo::PreprocessSpec& spec, Decode decode, photo::PhotoSource& source,
-          BlockQueue& queue, RequestFiller& filler, DerivedCache& cache, DecodeCounters& counters)
+          BlockQueue& queue, RequestFiller& filler, DerivedCache& cache, DecodeCounters& counters,
+          const ViewStrength& view_strength)
       : spec_(spec),
         decode_(std::move(decode)),
         source_(source),
         queue_(queue),
         filler_(filler),
         cache_(cache),
-        counters_(counters) {}
+        counters_(counters),
+        view_strength_(view_strength) {}
 
   void Run();
 
  private:
   void Handle(const PhotoTask& task);
+  // All views that the photo lacks, of pixels that are decoded once.
+  void HandleViews(const PhotoTask& task);
+  Status DecodeInto(int64_t photo, std::span<uint8_t> pixels);
   // False when the photo has no sidecar that fits.
   bool FillFromSidecar(const PhotoTask& task);
   bool DecodeSidecarInto(std::span<const uint8_t> sidecar, std::span<uint8_t> pixels);
@@ -54,6 +59,7 @@ class Decoder {
   RequestFiller& filler_;
   DerivedCache& cache_;
   DecodeCounters& counters_;
+  const ViewStrength view_strength_;
 };
 
 }  // namespace ndpipe::extract

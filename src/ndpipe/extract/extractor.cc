@@ -75,9 +75,10 @@ class SinkStage {
     std::vector<int64_t> photos;
     std::vector<Half> features;
     for (size_t i = 0; i < block.work.photos.size(); ++i) {
-      if (block.outcomes[i] != Outcome::kComputed) continue;
+      const size_t row = i * block.views;  // of the first view
+      if (block.outcomes[row] != Outcome::kComputed) continue;
       photos.push_back(block.work.photos[i]);
-      const auto mine = block.FeaturesOf(i);
+      const auto mine = block.FeaturesOf(row);
       features.insert(features.end(), mine.begin(), mine.end());
     }
     cache_.WriteFeatures(photos, features);
@@ -91,12 +92,25 @@ class SinkStage {
   int64_t num_failed_ = 0;
 };
 
+// Those of the first views; each photo's lie in its first row.
+std::vector<bool> ReadCached(BlockInProgress& block, DerivedCache& cache) {
+  const auto& photos = block.work.photos;
+  if (block.views == 1) return cache.ReadFeatures(photos, block.features);
+  std::vector<Half> features(photos.size() * block.feature_size);
+  auto cached = cache.ReadFeatures(photos, features);
+  for (size_t i = 0; i < photos.size(); ++i) {
+    const auto mine = std::span(features).subspan(i * block.feature_size, block.feature_size);
+    if (cached[i]) std::ranges::copy(mine, block.FeaturesOf(i * block.views).begin());
+  }
+  return cached;
+}
+
 // Cached features come in here, a block in one go: looked up one by one they would bound the rate
 // of a relabel that needs no engine.
 void LoadCached(BlockInProgress& block, DerivedCache& cache, DecodeCounters& counters) {
   if (!cache.keeps_features()) return;
   const Stopwatch watch;
-  const auto cached = cache.ReadFeatures(block.work.photos, block.features);
+  const auto cached = ReadCached(block, cache);
   const auto num_cached = std::ranges::count(cached, true);
   if (num_cached > 0) block.SetCached(cached);
   counters.num_loaded += num_cached;
@@ -178,7 +192,7 @@ Result<ExtractStats> Extractor::Run(const Next& next, const Sink& sink, std::sto
   RequestFiller filler(body_, queue);
   DecodeCounters counters;
   Decoder decoder(backbone_.manifest.preprocess, MakeDecode(backbone_, options_), source_, queue,
-                  filler, cache, counters);
+                  filler, cache, counters, options_.view_strength);
   SinkStage sink_stage(queue, cache, sink);
   const std::stop_callback on_stop(stop, [&queue] {
     queue.Stop({.code = ErrorCode::kCancelled, .message = "the extraction was stopped"});

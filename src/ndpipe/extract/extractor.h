@@ -13,6 +13,7 @@
 #include "ndpipe/base/half.h"
 #include "ndpipe/base/result.h"
 #include "ndpipe/engine/engine.h"
+#include "ndpipe/extract/views.h"
 #include "ndpipe/photo/derived/derived_store.h"
 #include "ndpipe/photo/image/sidecar.h"
 #include "ndpipe/photo/store.h"
@@ -24,6 +25,9 @@ struct WorkBlock {
   int64_t run = 0;
   int64_t block = 0;
   std::vector<int64_t> photos;  // numbers in their store
+  int views = 1;                // of each photo, 1 … kMaxViews
+  // More than one view: the ids of `photos`, which say what the views are; none: the photo fails.
+  std::vector<std::optional<photo::PhotoId>> ids;
 };
 
 // A slow photo holds nobody else's block, but no block is finished more than so many blocks before
@@ -36,15 +40,16 @@ struct PhotoFailure {
 };
 
 // The features of a block: each of its photos is either in `photos` (in the block's order) or in
-// `failures`.
+// `failures`, with all of its views.
 struct BlockFeatures {
   int64_t run = 0;
   int64_t block = 0;
   int64_t feature_size = 0;
+  int views = 1;
   std::vector<int64_t> photos;
-  std::vector<Half> features;  // [photos.size(), feature_size]
+  std::vector<Half> features;  // [photos.size(), views, feature_size]
   std::vector<PhotoFailure> failures;
-  int64_t from_features = 0;  // of `photos`: those whose features were cached
+  int64_t from_features = 0;  // of `photos`: those whose features (of view 0) were cached
 };
 
 // Busy seconds are summed over a stage's threads; those of "infer" are the wall clock during which
@@ -95,6 +100,7 @@ struct ExtractOptions {
   SidecarSource read_sidecar;
   // Of sidecars, but for backbones whose rule has a lossy form: these have their own.
   photo::SidecarCodec lossless_codec = photo::SidecarCodec::kZstd;
+  ViewStrength view_strength;  // for studies: fine-tunes leave it alone
 };
 
 // Borrows everything it is given; Run may be called again, one at a time.
@@ -107,6 +113,7 @@ class Extractor {
   // what came before goes on meanwhile, but Run cannot return before it does. sink: takes each
   // finished block, in the order of completion (within kMaxBlockSpread of their own), from one
   // thread; blocking in it slows the pipeline.
+  // Of a photo's views only the first is cached; the others are made of the same pixels.
   // A broken photo is a failure in its block, never an error. Returns the sink's first error,
   // kCancelled after a stop, or an engine error; then no more sink calls come.
   Result<ExtractStats> Run(const std::function<Result<std::optional<WorkBlock>>()>& next,

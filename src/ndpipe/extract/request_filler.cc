@@ -129,7 +129,7 @@ void RequestFiller::HandOut(Request& request, std::span<const Half> features) {
       queue_.CompleteFailed(task, "its features exceed the range of fp16");
       continue;
     }
-    std::ranges::copy(mine, task.block->FeaturesOf(task.index).begin());
+    std::ranges::copy(mine, task.block->FeaturesOf(task.row()).begin());
     queue_.Complete(task, Outcome::kComputed);
   }
   std::lock_guard lock(mutex_);

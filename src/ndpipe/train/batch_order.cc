@@ -3,8 +3,8 @@
 #include <limits>
 #include <numeric>
 
+#include "ndpipe/base/random.h"
 #include "ndpipe/base/result.h"
-#include "ndpipe/train/random.h"
 
 namespace ndpipe::train {
 
@@ -19,6 +19,7 @@ std::span<const uint32_t> BatchOrder::Next() {
   const auto num_rows = static_cast<int64_t>(rows_.size());
   const int64_t begin = num_rows * batch_ / num_batches_;
   const int64_t end = num_rows * (batch_ + 1) / num_batches_;
+  given_epoch_ = epoch_;
   if (++batch_ == num_batches_) {
     batch_ = 0;
     ++epoch_;

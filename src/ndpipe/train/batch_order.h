@@ -17,6 +17,7 @@ class BatchOrder {
 
   // The rows of the next batch; valid until the next call.
   std::span<const uint32_t> Next();
+  int64_t epoch() const { return given_epoch_; }  // of the batch that Next gave last, from 0
 
  private:
   void Shuffle();
@@ -24,8 +25,9 @@ class BatchOrder {
   const uint64_t seed_;
   const int run_;
   const int64_t num_batches_;  // of an epoch
-  int64_t epoch_ = 0;
-  int64_t batch_ = 0;
+  int64_t epoch_ = 0;          // of the next batch
+  int64_t given_epoch_ = 0;    // of the last one
+  int64_t batch_ = 0;          // the next, in its epoch
   std::vector<uint32_t> rows_;
 };
 

@@ -99,13 +99,14 @@ Result<at::Tensor> DeepTail::Impl::Logits(const at::Tensor& at_cut) const {
   return at::addmm(bias.value, (features - mean) * factor, weight.value.t());
 }
 
-// What the part makes of the pool, or of evenly spaced rows of it, as far as kHeadBytes reach.
+// What the part makes of the pool's plain views, or of those of evenly spaced photos, as far as
+// kHeadBytes reach.
 Result<FeatureSet> DeepTail::Impl::FeaturesOf(const FeaturePool& pool,
                                               const std::stop_token& stop) const {
   const at::NoGradGuard no_gradients;
   const int64_t feature_size = options.end.feature_size;
   const int64_t room = kHeadBytes / (feature_size * static_cast<int64_t>(sizeof(Half)));
-  const int64_t num_rows = std::min(pool.size(), std::max<int64_t>(room, 1));
+  const int64_t num_rows = std::min(pool.num_photos(), std::max<int64_t>(room, 1));
   const int64_t rows_at_once = RowsAtOnce(options.cut_size);
   FeatureSet set{.feature_size = feature_size};
   set.features.reserve(static_cast<size_t>(num_rows * feature_size));
@@ -114,7 +115,7 @@ Result<FeatureSet> DeepTail::Impl::FeaturesOf(const FeaturePool& pool,
     if (stop.stop_requested()) return Fail(ErrorCode::kCancelled, "training was stopped");
     rows.clear();
     for (int64_t i = begin; i < std::min(begin + rows_at_once, num_rows); ++i) {
-      rows.push_back(static_cast<uint32_t>(i * pool.size() / num_rows));
+      rows.push_back(pool.RowOf(i * pool.num_photos() / num_rows, 0));
     }
     NDP_ASSIGN(const Batch batch, LoadBatch(pool, rows, options.cut_size));
     NDP_ASSIGN(const at::Tensor features, program.Features(batch.features));

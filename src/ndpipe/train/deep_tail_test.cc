@@ -22,6 +22,7 @@
 #include "ndpipe/model/prune.h"
 #include "ndpipe/model/test_graphs.h"
 #include "ndpipe/train/tail_trainer.h"
+#include "ndpipe/train/testing.h"
 
 namespace ndpipe::train {
 namespace {
@@ -248,6 +249,25 @@ TEST_F(DeepTailTest, EqualOptionsAndSlicesGiveEqualBitsAlsoFromFiles) {
   EXPECT_TRUE(fs::is_empty(folder_));
   options.recipe.seed = 2;
   EXPECT_FALSE(SameBits(first, Train(options, slices)));
+}
+
+TEST_F(DeepTailTest, EqualViewsGiveTheBitsOfOneViewAndOthersDoNot) {
+  TrainerOptions options = Options(2);
+  options.recipe.epochs = 4;
+  const auto slices = Slices(2, Stripes(240, 1));
+  const auto plain = Train(options, slices);
+  options.views = 3;
+  std::vector<FeatureSet> equal, others;
+  for (const auto& slice : slices) {
+    equal.push_back(RepeatRows(slice, 3, [](Half value, int) { return value; }));
+    others.push_back(RepeatRows(slice, 3, [](Half value, int view) {
+      return static_cast<Half>(static_cast<float>(value) * (1 + 0.1F * static_cast<float>(view)));
+    }));
+  }
+  EXPECT_TRUE(SameBits(Train(options, equal), plain));
+  const auto seen = Train(options, others);
+  EXPECT_FALSE(SameBits(seen, plain));
+  EXPECT_TRUE(SameBits(Train(options, others), seen));
 }
 
 TEST_F(DeepTailTest, ACheckpointBetweenAnyTwoRunsChangesNoBit) {

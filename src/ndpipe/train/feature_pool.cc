@@ -14,13 +14,14 @@ constexpr int64_t kPieceValues = int64_t{1} << 19;  // copied at once
 
 }  // namespace
 
-FeaturePool::FeaturePool(int64_t max_bytes, std::filesystem::path folder)
-    : folder_(std::move(folder)) {
+FeaturePool::FeaturePool(int64_t max_bytes, std::filesystem::path folder, int views)
+    : folder_(std::move(folder)), views_(views) {
   if (!folder_.empty()) max_bytes_ = max_bytes;
 }
 
 Status FeaturePool::Add(FeatureSlice slice) {
   if (slice.size() == 0) return {};
+  NDP_CHECK(slice.size() % views_ == 0);
   if (slice.in_memory() && slice.feature_bytes() > max_bytes_ - memory_bytes_) {
     NDP_ASSIGN(slice, Spill(slice));
   }

@@ -84,19 +84,18 @@ Status LinearTail::Impl::FitNormalisation(const FeaturePool& pool, const std::st
   at::Tensor sum = at::zeros({feature_size}, at::kDouble);
   at::Tensor sum_of_squares = at::zeros({feature_size}, at::kDouble);
   std::vector<uint32_t> rows;
-  for (int64_t begin = 0; begin < pool.size(); begin += kRowsAtOnce) {
+  for (int64_t begin = 0; begin < pool.num_photos(); begin += kRowsAtOnce) {
     if (stop.stop_requested()) return Fail(ErrorCode::kCancelled, "training was stopped");
     rows.clear();
-    for (int64_t row = begin; row < std::min(begin + kRowsAtOnce, pool.size()); ++row) {
-      rows.push_back(static_cast<uint32_t>(row));
-    }
+    const int64_t end = std::min(begin + kRowsAtOnce, pool.num_photos());
+    for (int64_t photo = begin; photo < end; ++photo) rows.push_back(pool.RowOf(photo, 0));
     // mean is 0 and factor 1 as yet: these are the features themselves.
     NDP_ASSIGN(const Batch batch, Load(pool, rows));
     const at::Tensor features = batch.features.to(at::kDouble);
     sum += features.sum(0);
     sum_of_squares += features.mul(features).sum(0);
   }
-  const auto num_rows = static_cast<double>(pool.size());
+  const auto num_rows = static_cast<double>(pool.num_photos());
   const at::Tensor centre = sum / num_rows;
   const at::Tensor variance = (sum_of_squares / num_rows - centre * centre).clamp_min(0);
   const double average = variance.mean().item<double>();

@@ -17,6 +17,7 @@
 #include "ndpipe/train/linear_tail.h"
 #include "ndpipe/train/schedule.h"
 #include "ndpipe/train/trainer_options.h"
+#include "ndpipe/train/view_choice.h"
 
 namespace ndpipe::train {
 namespace {
@@ -115,6 +116,7 @@ std::optional<std::string> FirstDifference(const std::map<std::string, std::stri
 
 struct TailTrainer::Impl {
   Status CheckRun(int run) const;
+  Status CheckSlice(const FeatureSlice& slice) const;
   Result<RunResult> TakeSteps(int run, const std::stop_token& stop);
   Result<double> HeldOutTop1() const;
 
@@ -147,6 +149,24 @@ Status TailTrainer::Impl::CheckRun(int run) const {
   return {};
 }
 
+Status TailTrainer::Impl::CheckSlice(const FeatureSlice& slice) const {
+  NDP_RETURN_IF_ERROR(slice.Check(options.feature_size, options.num_classes));
+  const auto classes = slice.classes();
+  if (slice.size() % options.views != 0) {
+    return Fail(ErrorCode::kInvalidArgument, std::to_string(slice.size()) + " rows are not " +
+                                                 std::to_string(options.views) +
+                                                 " views of each photo");
+  }
+  const auto views = static_cast<size_t>(options.views);
+  for (size_t row = 0; row < classes.size(); ++row) {
+    if (classes[row] == classes[row - row % views]) continue;
+    return Fail(ErrorCode::kInvalidArgument, "row " + std::to_string(row) +
+                                                 " has another class than the first view of its "
+                                                 "photo");
+  }
+  return {};
+}
+
 Result<double> TailTrainer::Impl::HeldOutTop1() const {
   return Top1Accuracy(tail->Weights(), held_out, options.part, options.num_threads);
 }
@@ -163,12 +183,15 @@ Result<RunResult> TailTrainer::Impl::TakeSteps(int run, const std::stop_token& s
   const bool is_watched =
       options.recipe.patience > 0 && run + 1 == options.num_runs && held_out.size() > 0;
   EarlyStop early(options.recipe.patience);
-  BatchOrder order(options.recipe.seed, run, pool.size(), options.recipe.batch_size);
+  BatchOrder order(options.recipe.seed, run, pool.num_photos(), options.recipe.batch_size);
+  ViewChoice views(options.recipe.seed, run, pool);
   RecentMean loss(std::min(schedule.steps_per_epoch(), end - first));
   bool goes_on = true;
   for (int64_t step = first; step < end && goes_on; ++step) {
     if (stop.stop_requested()) return Fail(ErrorCode::kCancelled, "training was stopped");
-    NDP_ASSIGN(const double step_loss, tail->Step(pool, order.Next(), schedule.LearningRate(step)));
+    const auto photos = order.Next();
+    NDP_ASSIGN(const double step_loss,
+               tail->Step(pool, views.RowsOf(photos, order.epoch()), schedule.LearningRate(step)));
     if (!std::isfinite(step_loss)) {
       return Fail(ErrorCode::kInvalidArgument, "training diverged at step " + std::to_string(step) +
                                                    " of " + std::to_string(schedule.num_steps()) +
@@ -200,7 +223,7 @@ Result<std::unique_ptr<TailTrainer>> TailTrainer::Create(const TrainerOptions& o
   NDP_ASSIGN(auto tail, MakeTail(resolved, end));
   auto fingerprint = Fingerprint(resolved, end);
   const Schedule schedule(resolved.recipe, resolved.num_photos, resolved.num_runs);
-  FeaturePool pool(resolved.max_feature_bytes, resolved.spill_folder);
+  FeaturePool pool(resolved.max_feature_bytes, resolved.spill_folder, resolved.views);
   auto impl = std::make_unique<Impl>(Impl{.options = std::move(resolved),
                                           .fingerprint = std::move(fingerprint),
                                           .schedule = schedule,
@@ -221,7 +244,7 @@ Result<RunResult> TailTrainer::TrainRun(int run, FeatureSlice slice, std::stop_t
   Impl& impl = *impl_;
   const Stopwatch stopwatch;
   NDP_RETURN_IF_ERROR(impl.CheckRun(run));
-  NDP_RETURN_IF_ERROR(slice.Check(impl.options.feature_size, impl.options.num_classes));
+  NDP_RETURN_IF_ERROR(impl.CheckSlice(slice));
   if (!impl.options.recipe.replay) impl.pool.Clear();
   NDP_RETURN_IF_ERROR(impl.pool.Add(std::move(slice)));
   impl.num_pooled_runs = run + 1;
@@ -238,7 +261,7 @@ Result<RunResult> TailTrainer::TrainRun(int run, FeatureSlice slice, std::stop_t
 void TailTrainer::Replay(int run, FeatureSlice slice) {
   Impl& impl = *impl_;
   if (!impl.usable) return;
-  impl.usable = slice.Check(impl.options.feature_size, impl.options.num_classes);
+  impl.usable = impl.CheckSlice(slice);
   if (impl.usable && run != impl.num_pooled_runs) {
     impl.usable =
         Fail(ErrorCode::kFailedPrecondition,

@@ -28,6 +28,9 @@ struct TrainerOptions {
   // 0: as many as a step keeps busy, at most half of the cores. Part of what fixes the bits of the
   // result.
   int num_threads = 0;
+  // Rows of each training photo, one after another, the plain view first; an epoch takes one of
+  // them, and the next epoch the next, so that steps do not grow. Held-out photos have one row.
+  int views = 1;
   TailPart part;  // without a graph, or at the default cut: the tail is linear
   // A version to continue from, of the same backbone; null: the backbone itself, with a new head.
   // Its parameters may be of another cut: those that this part has are taken.
@@ -53,11 +56,11 @@ struct RunResult {
 };
 
 // Owns the tail's weights, the optimiser's state and the features of the runs so far: with replay
-// 2 × feature_size + 4 bytes a photo of all runs, without replay of one run, in memory as far as
-// max_feature_bytes allows; and 4 bytes a photo for the batch order. One thread at a time. With
-// equal options and equal slices, weights are equal bit for bit, whether or not it was saved and
-// loaded between runs. A run without any photo to train on takes no steps. A class without photos
-// keeps a bias that makes it unlikely.
+// 2 × feature_size + 4 bytes a view of a photo of all runs, without replay of one run, in memory as
+// far as max_feature_bytes allows; and 4 bytes a photo for the batch order. One thread at a time.
+// With equal options and equal slices, weights are equal bit for bit, whether or not it was saved
+// and loaded between runs. A run without any photo to train on takes no steps. A class without
+// photos keeps a bias that makes it unlikely.
 class TailTrainer {
  public:
   // kInvalidArgument names the option that is out of range; errors of a deep tail's part as
@@ -71,7 +74,8 @@ class TailTrainer {
 
   // Adds the slice of run `run` (0-based, ascending) to what is replayed, and trains this run's
   // share of the steps. Blocks. kInvalidArgument: a slice with features of another size, not finite
-  // or of an unknown class (names the row); nothing has changed then. kFailedPrecondition: not the
+  // or of an unknown class (names the row), or not with all views of each photo; nothing has
+  // changed then. kFailedPrecondition: not the
   // next run, or earlier slices were not given to Replay(). kCancelled after a stop: the trainer is
   // then useless. kResourceExhausted when memory, or room for what goes to files, is short.
   Result<RunResult> TrainRun(int run, FeatureSlice slice, std::stop_token stop);

@@ -148,6 +148,76 @@ TEST_F(TailTrainerTest, ACheckpointBetweenAnyTwoRunsChangesNoBit) {
   }
 }
 
+// Views of which each is the photo itself change nothing: only which row is read differs.
+TEST_F(TailTrainerTest, EqualViewsGiveTheBitsOfOneView) {
+  for (const int num_runs : {1, 3}) {
+    TrainerOptions options = Options(num_runs);
+    options.recipe.mixup = 0.2;
+    const auto slices = Slices(num_runs);
+    const auto plain = Train(options, slices);
+    for (const int views : {2, 5}) {
+      std::vector<FeatureSet> repeated;
+      for (const auto& slice : slices) {
+        repeated.push_back(RepeatRows(slice, views, [](Half value, int) { return value; }));
+      }
+      options.views = views;
+      EXPECT_TRUE(SameBits(Train(options, repeated), plain)) << views << " views";
+      options.views = 1;
+    }
+  }
+}
+
+TEST_F(TailTrainerTest, EachViewIsTrainedOnAlsoFromFilesAndAfterACheckpoint) {
+  TrainerOptions options = Options(2);
+  options.views = 3;
+  std::vector<FeatureSet> slices;
+  for (const auto& slice : Slices(2)) {
+    slices.push_back(RepeatRows(slice, options.views, [](Half value, int view) {
+      return static_cast<Half>(static_cast<float>(value) + 0.25F * static_cast<float>(view));
+    }));
+  }
+  auto trainer = Make(options);
+  const auto first = trainer->TrainRun(0, slices[0], {});
+  ASSERT_TRUE(first) << first.error().message;
+  const auto checkpoint = folder_ / "views.checkpoint";
+  ASSERT_TRUE(trainer->SaveCheckpoint(checkpoint));
+  const auto second = trainer->TrainRun(1, slices[1], {});
+  ASSERT_TRUE(second);
+  const auto tail = trainer->Weights();
+  // As many steps as with one view.
+  EXPECT_EQ(first->steps + second->steps, options.recipe.epochs * 3);
+
+  TrainerOptions from_files = options;
+  from_files.max_feature_bytes = 1000;
+  from_files.spill_folder = folder_;
+  auto resumed = Make(from_files);
+  resumed->Replay(0, slices[0]);
+  ASSERT_TRUE(resumed->LoadCheckpoint(checkpoint));
+  ASSERT_TRUE(resumed->TrainRun(1, slices[1], {}));
+  EXPECT_TRUE(SameBits(resumed->Weights(), tail));
+
+  options.views = 1;
+  const auto other = Make(options)->LoadCheckpoint(checkpoint);
+  ASSERT_FALSE(other);
+  EXPECT_NE(other.error().message.find("views = 3"), std::string::npos) << other.error().message;
+  EXPECT_FALSE(SameBits(Train(options, Slices(2)), tail));
+}
+
+TEST_F(TailTrainerTest, SlicesWithoutAllViewsOfEachPhotoAreRefused) {
+  TrainerOptions options = Options();
+  options.views = 2;
+  auto trainer = Make(options);
+  FeatureSet slice = Slices(1)[0];  // 603 rows
+  auto refused = trainer->TrainRun(0, slice, {});
+  ASSERT_FALSE(refused);
+  EXPECT_NE(refused.error().message.find("603 rows"), std::string::npos) << refused.error().message;
+  slice = RepeatRows(slice, 2, [](Half value, int) { return value; });
+  slice.classes[7] = (slice.classes[7] + 1) % kClasses;
+  refused = trainer->TrainRun(0, slice, {});
+  ASSERT_FALSE(refused);
+  EXPECT_NE(refused.error().message.find("row 7"), std::string::npos) << refused.error().message;
+}
+
 TEST_F(TailTrainerTest, CheckpointsOfOtherOptionsAreRefusedByName) {
   const auto file = folder_ / "checkpoint";
   auto trainer = Make(Options(2));

@@ -12,7 +12,7 @@
 #include <array>
 #include <numeric>
 
-#include "ndpipe/train/random.h"
+#include "ndpipe/base/random.h"
 
 namespace ndpipe::train {
 namespace {

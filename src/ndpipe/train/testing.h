@@ -44,4 +44,20 @@ inline LabelledFeatures MakeFeatures(const MakeFeaturesOptions& options) {
   return set;
 }
 
+// Each row `views` times, one after another; `change` may alter a copy's features, given its view.
+template <typename Change>
+FeatureSet RepeatRows(const FeatureSet& set, int views, Change&& change) {
+  FeatureSet repeated{.feature_size = set.feature_size, .features = {}, .classes = {}};
+  const auto size = static_cast<size_t>(set.feature_size);
+  for (size_t row = 0; row < set.classes.size(); ++row) {
+    for (int view = 0; view < views; ++view) {
+      repeated.classes.push_back(set.classes[row]);
+      for (size_t i = 0; i < size; ++i) {
+        repeated.features.push_back(change(set.features[row * size + i], view));
+      }
+    }
+  }
+  return repeated;
+}
+
 }  // namespace ndpipe::train

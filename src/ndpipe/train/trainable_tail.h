@@ -29,8 +29,9 @@ class TrainableTail {
  public:
   virtual ~TrainableTail() = default;
 
-  // Takes from the pool (at least one row) what does not come from steps: statistics of the
-  // features, a good start. At most once, before the first step. kCancelled after a stop.
+  // Takes from the pool (at least one photo) what does not come from steps: statistics of the
+  // features, a good start; of each photo's plain view. At most once, before the first step.
+  // kCancelled after a stop.
   virtual Status Prepare(const FeaturePool& pool, const std::stop_token& stop) = 0;
 
   // One step of the optimiser on the given rows (at least one). The batch's loss, smoothing

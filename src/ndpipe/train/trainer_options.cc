@@ -19,6 +19,7 @@ constexpr int64_t kMaxWeights = int64_t{1} << 30;
 constexpr int64_t kMaxPhotos = std::numeric_limits<uint32_t>::max();
 constexpr int kMaxRuns = 1'000;
 constexpr int kMaxThreads = 1024;
+constexpr int kMaxViews = 16;
 
 Status CheckOption(const char* name, int64_t value, int64_t low, int64_t high) {
   if (value >= low && value <= high) return {};
@@ -62,7 +63,10 @@ Status CheckOptions(const TrainerOptions& options, const std::optional<PartEnd>&
   NDP_RETURN_IF_ERROR(
       CheckOption("num_classes × feature_size", options.num_classes * head_size, 1, kMaxWeights));
   NDP_RETURN_IF_ERROR(CheckOption("num_runs", options.num_runs, 1, kMaxRuns));
+  NDP_RETURN_IF_ERROR(CheckOption("views", options.views, 1, kMaxViews));
   NDP_RETURN_IF_ERROR(CheckOption("num_photos", options.num_photos, 0, kMaxPhotos));
+  NDP_RETURN_IF_ERROR(
+      CheckOption("num_photos × views", options.num_photos * options.views, 0, kMaxPhotos));
   NDP_RETURN_IF_ERROR(CheckOption("num_threads", options.num_threads, 0, kMaxThreads));
   return CheckOption("max_feature_bytes", options.max_feature_bytes, 0,
                      std::numeric_limits<int64_t>::max());
@@ -103,6 +107,7 @@ std::map<std::string, std::string> Fingerprint(const TrainerOptions& options,
       {"weight_decay", Text(recipe.weight_decay)}};
   if (recipe.mixup != 0) texts["mixup"] = Text(recipe.mixup);
   if (recipe.patience != 0) texts["patience"] = std::to_string(recipe.patience);
+  if (options.views != 1) texts["views"] = std::to_string(options.views);
   if (options.start != nullptr) texts["start"] = HashOfStart(options);
   if (!end) return texts;
   texts["cut"] = options.part.cut;

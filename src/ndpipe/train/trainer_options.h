@@ -17,8 +17,8 @@ Status CheckOptions(const TrainerOptions& options, const std::optional<PartEnd>&
 int ChooseThreads(const TrainerOptions& options, const std::optional<PartEnd>& end);
 
 // Every option that the bits of the result depend on, as text. The name of a recipe is not one.
-// What is as it was before deep tails is left out, so that older checkpoints of linear ones stay
-// good.
+// What is as it was before deep tails and views is left out, so that older checkpoints of linear
+// ones stay good.
 std::map<std::string, std::string> Fingerprint(const TrainerOptions& options,
                                                const std::optional<PartEnd>& end);
 

@@ -1,4 +1,4 @@
-#include "ndpipe/train/random.h"
+#include "ndpipe/base/random.h"
 
 #include <gtest/gtest.h>
 
@@ -6,7 +6,7 @@
 #include <numeric>
 #include <vector>
 
-namespace ndpipe::train {
+namespace ndpipe {
 namespace {
 
 TEST(RandomNumbersTest, EveryKeyHasASequenceOfItsOwn) {
@@ -62,4 +62,4 @@ TEST(RandomNumbersTest, AShuffleKeepsEveryValue) {
 }
 
 }  // namespace
-}  // namespace ndpipe::train
+}  // namespace ndpipe

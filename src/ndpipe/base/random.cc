@@ -1,9 +1,9 @@
-#include "ndpipe/train/random.h"
+#include "ndpipe/base/random.h"
 
 #include <cmath>
 #include <utility>
 
-namespace ndpipe::train {
+namespace ndpipe {
 namespace {
 
 constexpr uint64_t kGoldenGamma = 0x9e3779b97f4a7c15;
@@ -43,4 +43,4 @@ void RandomNumbers::Shuffle(std::span<uint32_t> values) {
   }
 }
 
-}  // namespace ndpipe::train
+}  // namespace ndpipe

@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <span>
 
-namespace ndpipe::train {
+namespace ndpipe {
 
 // SplitMix64 (Steele et al., OOPSLA 2014).
 class RandomNumbers {
@@ -25,4 +25,4 @@ class RandomNumbers {
   uint64_t state_;
 };
 
-}  // namespace ndpipe::train
+}  // namespace ndpipe
