@@ -5,6 +5,7 @@
 #include "ndpipe/cli/output.h"
 #include "ndpipe/cli/plan_command.h"
 #include "ndpipe/cli/remote.h"
+#include "ndpipe/extract/views.h"
 #include "ndpipe/tuner/tuner.h"
 
 namespace ndpipe::cli {
@@ -44,12 +45,25 @@ Status MakeReady(rpc::Operator& tuner, const rpc::FinetuneRequest& request,
   plan.epochs = request.epochs;
   plan.objective = request.plan_objective;
   plan.min_accuracy = request.plan_min_accuracy;
+  plan.views = request.views;
   rpc::ProfileRequest profile;
   profile.backbone = request.backbone;
   profile.precision = request.precision;
   profile.recipe = request.recipe;
   NDP_ASSIGN(const auto made, PlanWithProfile(tuner, plan, profile, stop));
   return made.at("missing").empty() ? Status() : MissingProfiles(made);
+}
+
+// An older Tuner would train on the plain photos and not say so.
+Status CheckViews(rpc::Operator& tuner, int64_t id, int views) {
+  if (views == 1) return {};
+  NDP_ASSIGN(const auto job, tuner.GetJob(id));
+  if (job.views == views) return {};
+  NDP_RETURN_IF_ERROR(tuner.CancelJob(id));
+  return Fail(ErrorCode::kUnimplemented,
+              fmt::format("the Tuner's program makes no views of photos; job {} is cancelled: "
+                          "update the Tuner, or leave --views out",
+                          id));
 }
 
 Status Run(Flags flags, const std::stop_token& stop) {
@@ -59,6 +73,7 @@ Status Run(Flags flags, const std::stop_token& stop) {
   NDP_ASSIGN(const auto tuner, Connect(flags.remote));
   if (!flags.request.plan.empty()) NDP_RETURN_IF_ERROR(MakeReady(*tuner, flags.request, stop));
   NDP_ASSIGN(const int64_t id, tuner->StartFinetune(flags.request));
+  NDP_RETURN_IF_ERROR(CheckViews(*tuner, id, flags.request.views));
   rpc::JobStatus job;
   if (flags.no_wait) {
     NDP_ASSIGN(job, tuner->GetJob(id));
@@ -127,6 +142,13 @@ void DeclareFinetune(CLI::App& app, Invocation& invocation) {
                    "start from this version's tail, also with more classes than it has")
       ->check(CLI::PositiveNumber);
   DeclareRecipe(*command, *flags);
+  command
+      ->add_option("--views", request.views,
+                   "so many views of each training photo, crops of it and mirrored ones, an epoch "
+                   "trains on one of them; extraction and its bytes grow as many times, training "
+                   "does not: it may pay for deep tails on few photos, hardly for the default cut")
+      ->check(CLI::Range(1, extract::kMaxViews))
+      ->capture_default_str();
   command->add_option("--seed", request.seed, "equal seeds give equal models")
       ->capture_default_str();
   command->add_option("--precision", request.precision, "of the body: fp32, bf16")

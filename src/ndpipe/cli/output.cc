@@ -45,6 +45,7 @@ Json ToJson(const rpc::JobStatus& job) {
                {"photos_per_second", job.photos_per_second},
                {"seconds_left", job.seconds_left < 0 ? Json(nullptr) : Json(job.seconds_left)},
                {"refused_blocks", job.refused_blocks},
+               {"views", job.views},
                {"error", job.error.empty() ? Json(nullptr) : Json(job.error)}};
   json["report"] = Json::parse(job.report_json, nullptr, false);
   if (json["report"].is_discarded()) json["report"] = nullptr;

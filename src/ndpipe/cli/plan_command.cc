@@ -9,6 +9,7 @@
 
 #include "ndpipe/cli/command.h"
 #include "ndpipe/cli/remote.h"
+#include "ndpipe/extract/views.h"
 
 namespace ndpipe::cli {
 namespace {
@@ -175,6 +176,9 @@ void DeclarePlan(CLI::App& app, Invocation& invocation) {
   command->add_option("--recipe", request.recipe, "as of finetune")->capture_default_str();
   command->add_option("--epochs", request.epochs, "0: the recipe's")
       ->check(CLI::Range(0, 100000))
+      ->capture_default_str();
+  command->add_option("--views", request.views, "of each training photo, as of finetune")
+      ->check(CLI::Range(1, extract::kMaxViews))
       ->capture_default_str();
   command->add_option("--precision", request.precision, "of the body: fp32, bf16")
       ->check(CLI::IsMember({"fp32", "bf16"}))

@@ -317,6 +317,15 @@ Result<Part> Catalog::PartOf(int64_t number) {
   return static_cast<Part>(*part);
 }
 
+Result<PhotoId> Catalog::IdOf(int64_t number) {
+  std::optional<PhotoId> id;
+  NDP_RETURN_IF_ERROR(db_.Query(
+      "SELECT id FROM photo WHERE number = ?1 AND deleted = 0",
+      [&](const sqlite::Statement& row) { id = IdFrom(row.Blob(0)); }, number));
+  if (!id) return Fail(ErrorCode::kNotFound, fmt::format("the store has no photo {}", number));
+  return *id;
+}
+
 Result<std::vector<std::string>> Catalog::SourceLabels(int64_t number) {
   std::vector<std::string> labels;
   NDP_RETURN_IF_ERROR(db_.Query(

@@ -92,7 +92,9 @@ class Catalog {
   Result<std::vector<Location>> LocationsUnder(const std::string& prefix, int64_t after_row,
                                                int64_t limit);
   Result<std::optional<int64_t>> NumberOf(const PhotoId& id);
-  Result<Part> PartOf(int64_t number);                            // kNotFound
+  Result<Part> PartOf(int64_t number);  // kNotFound
+  // Also of a photo without a present location. kNotFound: deleted, or unknown.
+  Result<PhotoId> IdOf(int64_t number);
   Result<std::vector<std::string>> SourceLabels(int64_t number);  // ascending
   // Numbers of photos with a present location, ascending, those above `after`, at most `limit`.
   Result<std::vector<int64_t>> Numbers(int64_t after, int64_t limit);

@@ -88,6 +88,18 @@ TEST_F(CatalogTest, AddingTwiceAddsOnce) {
   EXPECT_EQ(changes[2].label, "pet");
 }
 
+TEST_F(CatalogTest, APhotoHasItsIdUntilItIsDeleted) {
+  Catalog catalog = Open();
+  const NewPhoto photo = MakePhoto(1, "a");
+  AddOne(catalog, photo);
+  EXPECT_EQ(*catalog.IdOf(1), photo.id);
+  ASSERT_TRUE(catalog.MarkMissing(photo.path));
+  EXPECT_EQ(*catalog.IdOf(1), photo.id) << "its sidecar may be there";
+  ASSERT_TRUE(catalog.Delete(1));
+  EXPECT_EQ(catalog.IdOf(1).error().code, ErrorCode::kNotFound);
+  EXPECT_EQ(catalog.IdOf(2).error().code, ErrorCode::kNotFound);
+}
+
 TEST_F(CatalogTest, OneSourceMakesATestPhotoEverywhere) {
   Catalog catalog = Open();
   AddOne(catalog, MakePhoto(1, "a"));

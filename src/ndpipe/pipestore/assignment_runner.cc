@@ -8,6 +8,8 @@
 
 namespace ndpipe::pipestore {
 
+static_assert(rpc::kMaxViews == extract::kMaxViews);
+
 Result<extract::ExtractStats> AssignmentRunner::Run(const rpc::Assignment& assignment,
                                                     std::stop_token stop) {
   NDP_ASSIGN(auto models, models_.Load(assignment, tuner_, stop));
@@ -34,6 +36,8 @@ Result<extract::ExtractStats> AssignmentRunner::Extract(const rpc::Assignment& a
     block.feature_size = features.feature_size;
     block.photo_bytes = PhotoBytes(features.photos);
     block.from_features = features.from_features;
+    block.views = features.views;
+    if (features.views > 1) block.view_rule = extract::kViewRule;
     block.photos = std::move(features.photos);
     block.features = std::move(features.features);
     block.failures = ToWire(std::move(features.failures));
@@ -82,7 +86,7 @@ Result<extract::ExtractStats> AssignmentRunner::RunPipeline(
   const auto next = [&]() -> Result<std::optional<extract::WorkBlock>> {
     NDP_ASSIGN(auto block, work->Next());
     if (!block) return std::nullopt;
-    return extract::WorkBlock{block->run, block->block, std::move(block->photos)};
+    return ToExtract(*std::move(block));
   };
   const auto stopping_sink = [&](extract::BlockFeatures features) -> Status {
     Status sent = sink(std::move(features));
@@ -97,6 +101,22 @@ Result<extract::ExtractStats> AssignmentRunner::RunPipeline(
   extract::Extractor extractor(*models.backbone, assignment.precision, *models.body, store_,
                                options);
   return extractor.Run(next, stopping_sink, stop);
+}
+
+extract::WorkBlock AssignmentRunner::ToExtract(rpc::WorkBlock block) {
+  extract::WorkBlock work{.run = block.run,
+                          .block = block.block,
+                          .photos = std::move(block.photos),
+                          .views = block.views,
+                          .ids = {}};
+  if (work.views == 1) return work;
+  store_.WithCatalog([&](photo::Catalog& catalog) {
+    for (const int64_t number : work.photos) {
+      auto id = catalog.IdOf(number);
+      work.ids.push_back(id ? std::optional(*id) : std::nullopt);
+    }
+  });
+  return work;
 }
 
 int64_t AssignmentRunner::PhotoBytes(const std::vector<int64_t>& photos) {

@@ -35,6 +35,7 @@ class AssignmentRunner {
   Result<extract::ExtractStats> RunPipeline(
       const rpc::Assignment& assignment, const rpc::AssignmentKey& key, ModelCache::Loaded& models,
       const std::function<Status(extract::BlockFeatures)>& sink, std::stop_token stop);
+  extract::WorkBlock ToExtract(rpc::WorkBlock block);
   int64_t PhotoBytes(const std::vector<int64_t>& photos);
 
   photo::PhotoStore& store_;

@@ -181,6 +181,7 @@ Result<rpc::Hello> Daemon::MakeHello() {
   hello.store_id = store_->store_id();
   hello.store_name = StoreName(options_.store);
   hello.device = options_.device;
+  hello.view_rule = extract::kViewRule;
   NDP_ASSIGN(hello.last_change,
              store_->WithCatalog([](photo::Catalog& catalog) { return catalog.LastChange(); }));
   return hello;

@@ -52,6 +52,11 @@ std::vector<int> UsableRuns(const Question& question) {
   return runs;
 }
 
+bool FitsMessages(const Question& question, const model::Cut& cut) {
+  return question.max_photo_bytes == 0 ||
+         cut.feature_bytes * question.workload.views <= question.max_photo_bytes;
+}
+
 // Of a cut or of the whole; null: none may be chosen.
 const Option* Best(const std::vector<Option>& options, Objective objective,
                    const std::string* cut = nullptr) {
@@ -183,6 +188,7 @@ Result<Answer> Choose(const Question& question) {
         if (question.min_accuracy && option.accuracy.value_or(-1) < *question.min_accuracy) {
           option.may_be_chosen = false;
         }
+        if (!FitsMessages(question, training.cut)) option.may_be_chosen = false;
         answer.options.push_back(std::move(option));
       }
     }

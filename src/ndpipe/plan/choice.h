@@ -31,6 +31,7 @@ struct Question {
   // Top-1 that earlier versions reached, by cut.
   std::map<std::string, double> accuracies;
   std::optional<double> min_accuracy;
+  int64_t max_photo_bytes = 0;  // of all views of a photo: cuts beyond are not chosen; 0: no bound
   std::vector<int> runs = {1, 2, 4, 8, 16};
   EnergyModel energy;
 };

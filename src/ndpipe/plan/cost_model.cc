@@ -36,9 +36,10 @@ struct Extraction {
   std::string slowest_store;
 };
 
-// factor: of the photos that the loads name.
+// factor: of the photos that the loads name. views: of a photo, on average; those after the first
+// are never cached, and are made of pixels that are decoded already.
 Result<Extraction> PredictExtraction(const std::vector<StoreLoad>& stores, const std::string& cut,
-                                     double factor, double tuner_bytes_per_second) {
+                                     double factor, double views, double tuner_bytes_per_second) {
   Extraction extraction;
   double bytes = 0, stores_bytes_per_second = 0, slowest = -1;
   bool all_measured = true;
@@ -50,9 +51,12 @@ Result<Extraction> PredictExtraction(const std::vector<StoreLoad>& stores, const
                   "PipeStore " + store.name + " was not measured at cut " + cut);
     }
     const double photos = factor * static_cast<double>(load.photos);
-    const double work = photos * WorkSeconds(store, *rate);
-    const double send = photos * SendSeconds(store, *rate);
-    bytes += photos * static_cast<double>(rate->feature_bytes);
+    const auto view_bytes = static_cast<double>(rate->feature_bytes);
+    const double more_views =
+        (views - 1) * (rate->seconds_a_photo + view_bytes * store.send_seconds_a_byte);
+    const double work = photos * (WorkSeconds(store, *rate) + more_views);
+    const double send = photos * views * SendSeconds(store, *rate);
+    bytes += photos * views * view_bytes;
     stores_bytes_per_second += store.bytes_per_second;
     all_measured = all_measured && store.bytes_per_second > 0;
     extraction.busy_seconds += work;
@@ -138,8 +142,10 @@ Result<Prediction> Predict(const Workload& workload, const std::vector<StoreLoad
   const int64_t num_photos = workload.PhotosAt(cut.tensor);
   const double factor = static_cast<double>(num_photos) /
                         static_cast<double>(workload.training_photos + workload.evaluation_photos);
+  const int64_t num_views = workload.ViewsAt(cut.tensor);
+  const double views = static_cast<double>(num_views) / static_cast<double>(num_photos);
   NDP_ASSIGN(const auto extraction,
-             PredictExtraction(stores, cut.tensor, factor, tuner_bytes_per_second));
+             PredictExtraction(stores, cut.tensor, factor, views, tuner_bytes_per_second));
   const Training trainer(workload, training, num_runs);
 
   Prediction prediction;
@@ -159,7 +165,7 @@ Result<Prediction> Predict(const Workload& workload, const std::vector<StoreLoad
   prediction.seconds = trained_at + evaluation;
   prediction.last_seconds = prediction.seconds - extraction.seconds;
 
-  const int64_t features = num_photos * cut.feature_bytes;
+  const int64_t features = num_views * cut.feature_bytes;
   const int64_t parameters =
       std::max<int64_t>(0, cut.tail_parameters - workload.classifier_parameters) +
       workload.head_parameters;

@@ -27,12 +27,16 @@ struct Workload {
   // Of one photo in a step of the new classifier alone, with which a deep tail begins.
   double head_seconds_a_photo = 0;
   int64_t max_feature_bytes = 0;  // that the Tuner holds in memory; 0: no bound
+  int views = 1;                  // of each training photo
 
   const train::Recipe& RecipeAt(const std::string& cut) const {
     return cut == default_cut ? linear : deep;
   }
   int64_t PhotosAt(const std::string& cut) const {
     return training_photos + evaluation_photos + (RecipeAt(cut).patience > 0 ? held_out_photos : 0);
+  }
+  int64_t ViewsAt(const std::string& cut) const {  // of all of these photos
+    return PhotosAt(cut) + (views - 1) * training_photos;
   }
 };
 

@@ -13,6 +13,12 @@ namespace {
 
 constexpr int64_t kMaxFeatureSize = int64_t{1} << 20;
 
+// Peers that know no views say nothing of them.
+Result<int> ViewsFrom(int32_t views, std::string_view field) {
+  NDP_RETURN_IF_ERROR(CheckRange(views, 0, kMaxViews, field));
+  return views == 0 ? 1 : views;
+}
+
 template <typename Repeated>
 Result<std::vector<int64_t>> PhotosFrom(const Repeated& from, std::string_view field) {
   NDP_RETURN_IF_ERROR(CheckRange(from.size(), 0, kMaxPhotosPerBlock, field));
@@ -72,13 +78,16 @@ void ToWire(const WorkBlock& from, wire::WorkBlock& to) {
   to.set_run(from.run);
   to.set_block(from.block);
   to.mutable_photos()->Assign(from.photos.begin(), from.photos.end());
+  if (from.views != 1) to.set_views(from.views);
 }
 
 Result<WorkBlock> FromWire(const wire::WorkBlock& from) {
   NDP_RETURN_IF_ERROR(CheckCount(from.run(), "WorkBlock.run"));
   NDP_RETURN_IF_ERROR(CheckCount(from.block(), "WorkBlock.block"));
   NDP_ASSIGN(auto photos, PhotosFrom(from.photos(), "WorkBlock.photos"));
-  return WorkBlock{.run = from.run(), .block = from.block(), .photos = std::move(photos)};
+  NDP_ASSIGN(const int views, ViewsFrom(from.views(), "WorkBlock.views"));
+  return WorkBlock{
+      .run = from.run(), .block = from.block(), .photos = std::move(photos), .views = views};
 }
 
 void ToWire(const FeatureBlock& from, wire::FeatureBlock& to) {
@@ -93,6 +102,8 @@ void ToWire(const FeatureBlock& from, wire::FeatureBlock& to) {
   FailuresTo(from.failures, to.mutable_failures());
   to.set_photo_bytes(from.photo_bytes);
   to.set_from_features(from.from_features);
+  if (from.views != 1) to.set_views(from.views);
+  to.set_view_rule(from.view_rule);
 }
 
 Result<FeatureBlock> FromWire(const wire::FeatureBlock& from) {
@@ -107,12 +118,17 @@ Result<FeatureBlock> FromWire(const wire::FeatureBlock& from) {
   NDP_RETURN_IF_ERROR(CheckCount(from.photo_bytes(), "FeatureBlock.photo_bytes"));
   NDP_RETURN_IF_ERROR(
       CheckRange(from.from_features(), 0, from.photos_size(), "FeatureBlock.from_features"));
-  const size_t elements = to.photos.size() * static_cast<size_t>(from.feature_size());
+  NDP_ASSIGN(to.views, ViewsFrom(from.views(), "FeatureBlock.views"));
+  NDP_RETURN_IF_ERROR(CheckCount(from.view_rule(), "FeatureBlock.view_rule"));
+  const size_t elements =
+      to.photos.size() * static_cast<size_t>(to.views) * static_cast<size_t>(from.feature_size());
   if (from.features().size() != elements * sizeof(Half) ||
       (!to.photos.empty() && from.feature_size() == 0)) {
-    return Fail(ErrorCode::kInvalidArgument,
-                fmt::format("a feature block of {} photos with {} elements each has {} bytes",
-                            to.photos.size(), from.feature_size(), from.features().size()));
+    return Fail(
+        ErrorCode::kInvalidArgument,
+        fmt::format("a feature block of {} photos with {} views of {} elements each has "
+                    "{} bytes",
+                    to.photos.size(), to.views, from.feature_size(), from.features().size()));
   }
   if (from.crc32() != BlockCrc(to.photos, from.features())) {
     return Fail(ErrorCode::kDataLoss,
@@ -128,6 +144,7 @@ Result<FeatureBlock> FromWire(const wire::FeatureBlock& from) {
     std::memcpy(to.features.data(), from.features().data(), elements * sizeof(Half));
   to.photo_bytes = from.photo_bytes();
   to.from_features = from.from_features();
+  to.view_rule = from.view_rule();
   return to;
 }
 

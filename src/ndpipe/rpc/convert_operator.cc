@@ -1,9 +1,11 @@
 #include "ndpipe/rpc/convert_operator.h"
 
+#include <algorithm>
 #include <limits>
 
 #include "ndpipe/rpc/foreign.h"
 #include "ndpipe/rpc/status.h"
+#include "ndpipe/rpc/store_link.h"
 
 namespace ndpipe::rpc {
 namespace {
@@ -72,6 +74,7 @@ void ToWire(const JobStatus& from, wire::JobStatus& to) {
   to.set_error(CleanText(from.error, kMaxTextBytes));
   to.set_report_json(CleanText(from.report_json, kMaxReportBytes));
   to.set_refused_blocks(from.refused_blocks);
+  to.set_views(from.views);
 }
 
 Result<JobStatus> FromWire(const wire::JobStatus& from) {
@@ -84,6 +87,7 @@ Result<JobStatus> FromWire(const wire::JobStatus& from) {
   NDP_RETURN_IF_ERROR(CheckFinite(from.seconds_left(), -1, kMaxDouble, "JobStatus.seconds_left"));
   NDP_RETURN_IF_ERROR(CheckText(from.error(), kMaxTextBytes, "JobStatus.error"));
   NDP_RETURN_IF_ERROR(CheckText(from.report_json(), kMaxReportBytes, "JobStatus.report_json"));
+  NDP_RETURN_IF_ERROR(CheckRange(from.views(), 0, kMaxViews, "JobStatus.views"));
   return JobStatus{.id = from.id(),
                    .kind = from.kind(),
                    .state = from.state(),
@@ -100,7 +104,8 @@ Result<JobStatus> FromWire(const wire::JobStatus& from) {
                    .seconds_left = from.seconds_left(),
                    .error = from.error(),
                    .report_json = from.report_json(),
-                   .refused_blocks = from.refused_blocks()};
+                   .refused_blocks = from.refused_blocks(),
+                   .views = from.views()};
 }
 
 void ToWire(const ClusterStatus& from, wire::GetStatusResponse& to) {
@@ -205,6 +210,7 @@ void ToWire(const FinetuneRequest& from, wire::StartFinetuneRequest& to) {
   to.set_cut(CleanText(from.cut, kMaxTextBytes));
   to.set_continue_from(from.continue_from);
   to.set_delta_bits(from.delta_bits);
+  to.set_views(from.views);
 }
 
 Result<FinetuneRequest> FromWire(const wire::StartFinetuneRequest& from) {
@@ -224,6 +230,7 @@ Result<FinetuneRequest> FromWire(const wire::StartFinetuneRequest& from) {
   NDP_RETURN_IF_ERROR(CheckRange(from.patience(), 0, kMaxEpochs, "patience"));
   NDP_RETURN_IF_ERROR(CheckRange(from.delta_bits(), 0, 8, "delta bits"));
   NDP_RETURN_IF_ERROR(CheckCount(from.continue_from(), "the version to continue from"));
+  NDP_RETURN_IF_ERROR(CheckRange(from.views(), 0, kMaxViews, "number of views"));
   FinetuneRequest to{.backbone = from.backbone(),
                      .num_runs = from.num_runs(),
                      .min_stores = from.min_stores(),
@@ -236,7 +243,8 @@ Result<FinetuneRequest> FromWire(const wire::StartFinetuneRequest& from) {
                      .replay = !from.no_replay(),
                      .cut = from.cut(),
                      .continue_from = from.continue_from(),
-                     .delta_bits = from.delta_bits()};
+                     .delta_bits = from.delta_bits(),
+                     .views = std::max(1, from.views())};
   NDP_ASSIGN(to.learning_rate,
              Setting(from.has_learning_rate(), from.learning_rate(), "learning rate"));
   NDP_ASSIGN(to.weight_decay,

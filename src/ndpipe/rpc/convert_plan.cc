@@ -1,4 +1,5 @@
 // What profiles and plans put on the wire, for both services.
+#include <algorithm>
 #include <limits>
 
 #include "ndpipe/rpc/convert_operator.h"
@@ -130,6 +131,7 @@ void ToWire(const PlanRequest& from, wire::MakePlanRequest& to) {
   to.set_idle_watts(from.idle_watts);
   to.set_store_watts(from.store_watts);
   to.set_tuner_watts(from.tuner_watts);
+  to.set_views(from.views);
 }
 
 Result<PlanRequest> FromWire(const wire::MakePlanRequest& from) {
@@ -145,6 +147,7 @@ Result<PlanRequest> FromWire(const wire::MakePlanRequest& from) {
   NDP_RETURN_IF_ERROR(CheckFinite(from.idle_watts(), 0, kMaxWatts, "idle watts"));
   NDP_RETURN_IF_ERROR(CheckFinite(from.store_watts(), 0, kMaxWatts, "watts of a store"));
   NDP_RETURN_IF_ERROR(CheckFinite(from.tuner_watts(), 0, kMaxWatts, "watts of the Tuner"));
+  NDP_RETURN_IF_ERROR(CheckRange(from.views(), 0, kMaxViews, "number of views"));
   PlanRequest to{.backbone = from.backbone(),
                  .precision = from.precision(),
                  .recipe = from.recipe(),
@@ -154,7 +157,8 @@ Result<PlanRequest> FromWire(const wire::MakePlanRequest& from) {
                  .min_accuracy = std::nullopt,
                  .idle_watts = from.idle_watts(),
                  .store_watts = from.store_watts(),
-                 .tuner_watts = from.tuner_watts()};
+                 .tuner_watts = from.tuner_watts(),
+                 .views = std::max(1, from.views())};
   if (from.has_min_accuracy()) to.min_accuracy = from.min_accuracy();
   return to;
 }

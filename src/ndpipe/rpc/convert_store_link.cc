@@ -102,6 +102,7 @@ void ToWire(const Hello& from, wire::Hello& to) {
   to.set_store_name(CleanText(from.store_name, kMaxTextBytes));
   to.set_device(CleanText(from.device, kMaxIdBytes));
   to.set_last_change(from.last_change);
+  to.set_view_rule(from.view_rule);
 }
 
 Result<Hello> FromWire(const wire::Hello& from) {
@@ -111,13 +112,15 @@ Result<Hello> FromWire(const wire::Hello& from) {
   NDP_RETURN_IF_ERROR(CheckText(from.store_name(), kMaxTextBytes, "Hello.store_name"));
   NDP_RETURN_IF_ERROR(CheckText(from.device(), kMaxIdBytes, "Hello.device"));
   NDP_RETURN_IF_ERROR(CheckCount(from.last_change(), "Hello.last_change"));
+  NDP_RETURN_IF_ERROR(CheckCount(from.view_rule(), "Hello.view_rule"));
   return Hello{.protocol_version = from.protocol_version(),
                .program_version = from.program_version(),
                .cluster_id = from.cluster_id(),
                .store_id = from.store_id(),
                .store_name = from.store_name(),
                .device = from.device(),
-               .last_change = from.last_change()};
+               .last_change = from.last_change(),
+               .view_rule = from.view_rule()};
 }
 
 void ToWire(const Welcome& from, wire::Welcome& to) {

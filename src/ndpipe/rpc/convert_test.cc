@@ -194,6 +194,36 @@ TEST(Labels, EveryFieldIsChecked) {
   });
 }
 
+TEST(Features, ViewsComeThroughAndAreOneWhereAPeerSaysNothing) {
+  FeatureBlock block;
+  block.feature_size = 3;
+  block.photos = {1, 2};
+  block.views = 2;
+  block.view_rule = 1;
+  block.features.resize(12);
+  block.features[11] = static_cast<Half>(7.0F);
+  wire::FeatureBlock message;
+  ToWire(block, message);
+  const auto got = FromWire(message);
+  ASSERT_TRUE(got) << got.error().message;
+  EXPECT_EQ(got->views, 2);
+  EXPECT_EQ(got->view_rule, 1);
+  EXPECT_EQ(got->features, block.features);
+  // A peer that does not know views reads a block of other sizes than it says.
+  message.clear_views();
+  EXPECT_EQ(FromWire(message).error().code, ErrorCode::kInvalidArgument);
+
+  wire::WorkBlock work;
+  work.add_photos(1);
+  EXPECT_EQ(FromWire(work)->views, 1);
+  ToWire(WorkBlock{.photos = {1}, .views = 5}, work);
+  EXPECT_EQ(FromWire(work)->views, 5);
+  work.set_views(kMaxViews + 1);
+  EXPECT_EQ(FromWire(work).error().code, ErrorCode::kInvalidArgument);
+  work.set_views(-1);
+  EXPECT_EQ(FromWire(work).error().code, ErrorCode::kInvalidArgument);
+}
+
 TEST(Features, SizesAreChecked) {
   FeatureBlock block;
   block.feature_size = 3;
@@ -219,6 +249,10 @@ TEST(Features, SizesAreChecked) {
   expect_refused([](auto& m) { m.set_photo_bytes(-1); });
   expect_refused([](auto& m) { m.set_from_features(-1); });
   expect_refused([](auto& m) { m.set_from_features(m.photos_size() + 1); });
+  expect_refused([](auto& m) { m.set_views(3); });  // which would be 18 elements
+  expect_refused([](auto& m) { m.set_views(kMaxViews + 1); });
+  expect_refused([](auto& m) { m.set_views(-1); });
+  expect_refused([](auto& m) { m.set_view_rule(-1); });
   expect_refused([](auto& m) {
     m.set_feature_size(0);
     m.clear_features();

@@ -46,6 +46,7 @@ struct JobStatus {
   std::string error;
   std::string report_json;     // of a finished fine-tune with its relabel; else empty
   int64_t refused_blocks = 0;  // by the running Tuner: not what the job asked for, or damaged
+  int views = 0;               // of each training photo of a fine-tune; 0: of other jobs
 };
 
 struct ClusterStatus {
@@ -103,6 +104,7 @@ struct FinetuneRequest {
   // backbone itself.
   int64_t continue_from = 0;
   int delta_bits = 0;  // of the delta that distributes the version: 8, 4, 2; 0: exact
+  int views = 1;       // of each training photo (extract/views.h), 1 to kMaxViews
   // "auto": cut and num_runs are those of the plan for this objective, and with at least so much of
   // top-1, if it is given; empty: as given here.
   std::string plan;
@@ -141,6 +143,7 @@ struct PlanRequest {
   double idle_watts = 60;   // of each machine
   double store_watts = 90;  // more while it works
   double tuner_watts = 240;
+  int views = 1;  // as in FinetuneRequest
 };
 
 struct SearchRequest {

@@ -36,6 +36,7 @@ inline constexpr int kProtocolVersion = 1;
 inline constexpr size_t kMaxMessageBytes = size_t{2} << 20;
 inline constexpr int kMaxUnacknowledgedBlocks = 4;
 inline constexpr int64_t kMaxPhotosPerBlock = 4096;
+inline constexpr int kMaxViews = 16;  // of a photo, the plain one counted
 inline constexpr int64_t kMaxProfileCuts = 256;
 inline constexpr int64_t kMaxProfilePhotos = 100'000;
 inline constexpr int64_t kMaxProfileSendMs = 600'000;
@@ -50,6 +51,7 @@ struct Hello {  // store → tuner, first
   std::string store_name;   // for people: host name and folder
   std::string device;       // "cpu", "cuda:0"
   int64_t last_change = 0;  // of its change log
+  int64_t view_rule = 0;    // by which it makes views of photos; 0: it makes none
 };
 struct Welcome {  // tuner → store, first
   std::string cluster_id;
@@ -142,6 +144,7 @@ struct WorkBlock {
   int64_t run = 0;
   int64_t block = 0;
   std::vector<int64_t> photos;  // numbers in the store
+  int views = 1;                // of each photo, at most kMaxViews
 };
 
 struct Failure {
@@ -156,10 +159,12 @@ struct FeatureBlock {
   Hash256 feature_space;
   int64_t feature_size = 0;
   std::vector<int64_t> photos;
-  std::vector<Half> features;  // [photos.size(), feature_size]
+  std::vector<Half> features;  // [photos.size(), views, feature_size]
   std::vector<Failure> failures;
   int64_t photo_bytes = 0;    // sizes of the files of `photos`
-  int64_t from_features = 0;  // of `photos`: those whose features were cached
+  int64_t from_features = 0;  // of `photos`: those whose (plain) features were cached
+  int views = 1;              // of each photo, at most kMaxViews
+  int64_t view_rule = 0;      // of more views than one: by which they were made
 };
 
 struct LabelBlock {

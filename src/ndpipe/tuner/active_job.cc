@@ -151,6 +151,7 @@ std::optional<Block> ActiveJob::TryElsewhere(Block& done, std::vector<rpc::Failu
   Block elsewhere;
   elsewhere.number = done.number + kMaxPlannedBlocks;
   elsewhere.run = done.run;
+  elsewhere.views = done.views;
   const auto connected = ConnectedStores();
   for (const auto& holder : done.holders) {
     const bool may_try = holder.store != done.done_by && connected.contains(holder.store);

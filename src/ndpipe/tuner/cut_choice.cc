@@ -10,9 +10,6 @@
 namespace ndpipe::tuner {
 namespace {
 
-// What a message has beside one photo's features is far less than the rest of it.
-constexpr int64_t kMaxPhotoBytes = static_cast<int64_t>(rpc::kMaxMessageBytes) - (64 << 10);
-
 // Of the node that makes the tensor, in the graph's order; -1: an input of the graph.
 int64_t PlaceOf(const model::Graph& graph, const std::string& tensor) {
   for (size_t i = 0; i < graph.nodes.size(); ++i) {
@@ -44,6 +41,17 @@ Result<ChosenCut> ChooseCut(const model::Backbone& backbone, const std::string& 
                             chosen.tensor, photo_bytes, kMaxPhotoBytes, backbone.manifest.name));
   }
   return chosen;
+}
+
+Status CheckViews(const model::Backbone& backbone, const ChosenCut& cut, int views) {
+  const int64_t view_bytes = cut.feature_size * static_cast<int64_t>(sizeof(Half));
+  if (view_bytes * views <= kMaxPhotoBytes) return {};
+  return Fail(ErrorCode::kInvalidArgument,
+              fmt::format("{} views of one photo at {} take {} bytes; a message between PipeStore "
+                          "and Tuner has at most {}: give at most {} views, or a later cut (ndpipe "
+                          "models cuts {})",
+                          views, cut.tensor, view_bytes * views, kMaxPhotoBytes,
+                          kMaxPhotoBytes / view_bytes, backbone.manifest.name));
 }
 
 bool LiesBefore(const model::Graph& graph, const std::string& first, const std::string& second) {

@@ -8,8 +8,12 @@
 #include "ndpipe/base/result.h"
 #include "ndpipe/model/backbone.h"
 #include "ndpipe/model/graph.h"
+#include "ndpipe/rpc/store_link.h"
 
 namespace ndpipe::tuner {
+
+// Of one photo's features. What a message has beside them is far less than the rest of it.
+inline constexpr int64_t kMaxPhotoBytes = static_cast<int64_t>(rpc::kMaxMessageBytes) - (64 << 10);
 
 struct ChosenCut {
   std::string tensor;
@@ -22,6 +26,9 @@ struct ChosenCut {
 // engine::CutDims; kInvalidArgument too where one photo's features are larger than a message.
 // Reads the backbone's graph unless it is the default cut.
 Result<ChosenCut> ChooseCut(const model::Backbone& backbone, const std::string& cut);
+
+// kInvalidArgument: so many views of one photo are larger than a message.
+Status CheckViews(const model::Backbone& backbone, const ChosenCut& cut, int views);
 
 // Of two cuts of a graph: whether photos pass `first` before `second`.
 bool LiesBefore(const model::Graph& graph, const std::string& first, const std::string& second);

@@ -33,12 +33,26 @@ Status Dispatcher::Tick() {
       Share& share = shares_[id];
       share.name = store->name;
       const bool is_running = share.epoch != 0 && share.session == store->session && !share.ended;
-      fails_again = share.failures > kMaxFailures;
+      fails_again = share.failures > kMaxFailures || MarkUnfit(*store, share);
       if (!fails_again && (is_running || now < share.not_before)) continue;
     }
     NDP_RETURN_IF_ERROR(fails_again ? LeaveOut(id) : Assign(*store));
   }
   return {};
+}
+
+// A store that comes back with another program may be fit.
+bool Dispatcher::MarkUnfit(const StoreView& store, Share& share) const {
+  const bool is_unfit = view_rule_ != 0 && store.view_rule != view_rule_;
+  if (share.is_unfit && !is_unfit) share.is_left_out = false;
+  share.is_unfit = is_unfit;
+  if (!is_unfit) return false;
+  const bool makes_none = store.view_rule == 0;
+  share.error = {ErrorCode::kFailedPrecondition,
+                 fmt::format("its program makes {}: update it, or fine-tune with --views 1",
+                             makes_none ? "no views of photos"
+                                        : "views of photos by another rule than this Tuner's")};
+  return true;
 }
 
 // The others do it, as far as they hold its photos.
@@ -54,11 +68,13 @@ Status Dispatcher::LeaveOut(const std::string& id) {
   if (needed.contains(id)) {
     Error error = share.error;
     return std::unexpected(std::move(error).Within(
-        fmt::format("PipeStore {} has failed {} times in a row", share.name, share.failures)));
+        share.is_unfit ? fmt::format("PipeStore {} cannot take part", share.name)
+                       : fmt::format("PipeStore {} has failed {} times in a row", share.name,
+                                     share.failures)));
   }
   if (!was_left_out) {
-    spdlog::error("job {}: going on without PipeStore {}, which has failed {} times in a row: {}",
-                  work_.job, share.name, share.failures, share.error.message);
+    spdlog::error("job {}: going on without PipeStore {}, which has failed {} times: {}", work_.job,
+                  share.name, share.failures, share.error.message);
   }
   return {};
 }

@@ -18,7 +18,8 @@ namespace ndpipe::tuner {
 // A store gets an assignment, with a fresh epoch, when it holds undone blocks, is connected, and
 // has none from this connection that still runs. One that reports an error gets the next after a
 // growing pause, kMaxFailures times in a row without progress; then the others go on without it, if
-// they hold its photos as well. Borrows everything. The job's thread calls all but OnReport, which
+// they hold its photos as well. So they do at once where a store cannot make the views that the job
+// needs. Borrows everything. The job's thread calls all but OnReport, which
 // any thread may call.
 class Dispatcher {
  public:
@@ -27,6 +28,9 @@ class Dispatcher {
   // work: what every assignment says, but for its epoch.
   Dispatcher(rpc::Assignment work, std::chrono::milliseconds heartbeat, ShareBook& book,
              Membership& membership, JobTable& table, Wakeup& wakeup);
+
+  // Only stores that make views by this rule get work; 0: any. Before the first Tick.
+  void NeedViewRule(int64_t rule) { view_rule_ = rule; }
 
   // Sends the assignments that are due, and takes back those that are of no use any more. The error
   // of a store that has failed too often ends the job.
@@ -53,7 +57,8 @@ class Dispatcher {
     bool prepared = false;
     bool ended = false;
     int failures = 0;
-    bool is_left_out = false;          // it has failed too often
+    bool is_left_out = false;          // it has failed too often, or cannot do the work
+    bool is_unfit = false;             // it cannot do the work
     int64_t done_photos_at_start = 0;  // of the assignment
     int64_t done_photos_at_failure = 0;
     Time not_before{};
@@ -61,6 +66,7 @@ class Dispatcher {
     Error error;  // the last one
   };
   bool IsConnected(const std::string& store) const;
+  bool MarkUnfit(const StoreView& store, Share& share) const;  // with mutex_ held; whether it is
   Status Assign(const StoreView& store);
   void CancelCopies();
   Status LeaveOut(const std::string& store);
@@ -73,7 +79,8 @@ class Dispatcher {
   Membership& membership_;
   JobTable& table_;
   Wakeup& wakeup_;
-  bool started_ = false;  // the job's thread
+  bool started_ = false;   // the job's thread
+  int64_t view_rule_ = 0;  // the job's thread
   mutable std::mutex mutex_;
   std::map<std::string, Share> shares_;  // guarded by mutex_
 };

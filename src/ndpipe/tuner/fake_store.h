@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "ndpipe/base/file.h"
+#include "ndpipe/extract/views.h"
 #include "ndpipe/model/delta.h"
 #include "ndpipe/model/tail.h"
 #include "ndpipe/rpc/store_link.h"
@@ -56,10 +57,22 @@ inline std::vector<Half> FakeFeatures(const FakePhoto& photo) {
   return features;
 }
 
-// What lies at the cut before the pooling, whose means are FakeFeatures.
-inline std::vector<Half> FakeMaps(const FakePhoto& photo) {
+// Of a view: a bit more noise, of the photo's and the view's.
+inline std::vector<Half> FakeViewFeatures(const FakePhoto& photo, int view) {
+  auto features = FakeFeatures(photo);
+  for (int f = 0; f < kFakeFeatureSize && view > 0; ++f) {
+    const auto noise = static_cast<float>(photo.id.bytes[(f + view) % 32]) / 1024.0F;
+    features[f] = static_cast<Half>(static_cast<float>(features[f]) + noise);
+  }
+  return features;
+}
+
+// What lies at the cut before the pooling, whose means are FakeViewFeatures.
+inline std::vector<Half> FakeMaps(const FakePhoto& photo, int view = 0) {
   std::vector<Half> maps;
-  for (const Half feature : FakeFeatures(photo)) maps.insert(maps.end(), kFakeMapPixels, feature);
+  for (const Half feature : FakeViewFeatures(photo, view)) {
+    maps.insert(maps.end(), kFakeMapPixels, feature);
+  }
   return maps;
 }
 
@@ -97,6 +110,7 @@ class FakeStore {
     hello.store_id = id_;
     hello.store_name = "host:" + id_;
     hello.device = "cpu";
+    hello.view_rule = view_rule;
     std::lock_guard lock(mutex_);
     hello.last_change = static_cast<int64_t>(changes_.size());
     return hello;
@@ -135,9 +149,12 @@ class FakeStore {
   }
 
   // Faults and observations; set before Connect.
-  std::atomic<int> blocks_until_death{-1};   // acknowledged blocks after which the process dies
-  std::atomic<int> wrong_space_blocks{0};    // so many blocks come from another feature space
-  std::atomic<bool> send_twice{false};       // every block is delivered twice
+  std::atomic<int> blocks_until_death{-1};  // acknowledged blocks after which the process dies
+  std::atomic<int> wrong_space_blocks{0};   // so many blocks come from another feature space
+  std::atomic<bool> send_twice{false};      // every block is delivered twice
+  std::atomic<int64_t> view_rule{extract::kViewRule};  // 0: an older program's
+  std::atomic<bool> knows_views{true};  // false: each block has one view, whatever is asked for
+  std::atomic<int64_t> views_sent{0};
   std::atomic<bool> paused{false};           // no block is delivered meanwhile
   std::atomic<double> photos_per_second{0};  // at most; 0: as fast as it can
   std::atomic<int64_t> feature_bytes{0};  // that its heartbeats tell of; twice as much of sidecars
@@ -367,6 +384,8 @@ class FakeStore {
       --wrong_space_blocks;
       block.feature_space = Sha256::Of("another body");
     }
+    block.views = knows_views ? work.views : 1;
+    if (block.views > 1) block.view_rule = view_rule;
     const bool maps = assignment.cut == kFakeMapsCut;
     block.feature_size = maps ? kFakeFeatureSize * kFakeMapPixels : kFakeFeatureSize;
     for (const int64_t number : work.photos) {
@@ -375,9 +394,12 @@ class FakeStore {
         block.failures.push_back({number, "the file is broken"});
         continue;
       }
-      const auto features = maps ? FakeMaps(photo) : FakeFeatures(photo);
       block.photos.push_back(number);
-      block.features.insert(block.features.end(), features.begin(), features.end());
+      for (int view = 0; view < block.views; ++view) {
+        const auto features = maps ? FakeMaps(photo, view) : FakeViewFeatures(photo, view);
+        block.features.insert(block.features.end(), features.begin(), features.end());
+        ++views_sent;
+      }
       block.photo_bytes += 1000;
       block.from_features += cached.contains(photo.id) ? 1 : 0;
     }

@@ -11,6 +11,7 @@ namespace ndpipe::tuner {
 namespace {
 
 constexpr std::string_view kMagic = "NDPFEAT1";
+constexpr std::string_view kViewsMagic = "NDPFEAT2";  // says how many views a photo has
 constexpr size_t kMaxFileBytes = size_t{16} << 20;
 
 std::unexpected<Error> Damaged(const std::filesystem::path& file, const std::string& reason) {
@@ -40,11 +41,15 @@ Status FeatureSpool::Create() {
 
 Status FeatureSpool::Write(const rpc::FeatureBlock& block) {
   ByteWriter writer;
-  writer.WriteBytes(AsBytes(kMagic));
+  writer.WriteBytes(AsBytes(block.views == 1 ? kMagic : kViewsMagic));
   writer.WriteBytes(block.feature_space.bytes);
   writer.Write<int64_t>(block.run);
   writer.Write<int64_t>(block.block);
   writer.Write<int64_t>(block.feature_size);
+  if (block.views != 1) {
+    writer.Write<int64_t>(block.views);
+    writer.Write<int64_t>(block.view_rule);
+  }
   const auto photos = PackNumbers(block.photos);
   writer.Write<uint32_t>(static_cast<uint32_t>(block.photos.size()));
   writer.Write<uint32_t>(static_cast<uint32_t>(photos.size()));
@@ -67,7 +72,8 @@ Result<rpc::FeatureBlock> FeatureSpool::Read(int64_t run, int64_t block,
 
   ByteReader reader(body);
   NDP_ASSIGN(const auto magic, reader.ReadBytes(kMagic.size()));
-  if (AsText(magic) != kMagic) return Damaged(file, "it is no feature block");
+  const bool has_views = AsText(magic) == kViewsMagic;
+  if (!has_views && AsText(magic) != kMagic) return Damaged(file, "it is no feature block");
   rpc::FeatureBlock read;
   NDP_ASSIGN(const auto space, reader.ReadBytes(sizeof(Hash256)));
   NDP_ASSIGN(read.feature_space, Hash256::FromBytes(space));
@@ -79,6 +85,12 @@ Result<rpc::FeatureBlock> FeatureSpool::Read(int64_t run, int64_t block,
         ErrorCode::kInvalidArgument,
         fmt::format("feature block {} is of another feature space or place", file.string()));
   }
+  if (has_views) {
+    NDP_ASSIGN(const auto views, reader.Read<int64_t>());
+    if (views < 1 || views > rpc::kMaxViews) return Damaged(file, "it has an absurd view count");
+    read.views = static_cast<int>(views);
+    NDP_ASSIGN(read.view_rule, reader.Read<int64_t>());
+  }
   NDP_ASSIGN(const auto count, reader.Read<uint32_t>());
   NDP_ASSIGN(const auto packed_bytes, reader.Read<uint32_t>());
   NDP_ASSIGN(const auto packed, reader.ReadBytes(packed_bytes));
@@ -86,7 +98,7 @@ Result<rpc::FeatureBlock> FeatureSpool::Read(int64_t run, int64_t block,
   const size_t feature_bytes = reader.remaining();
   if (read.photos.size() != count || read.feature_size <= 0 ||
       read.feature_size > static_cast<int64_t>(kMaxFileBytes) ||
-      feature_bytes != count * static_cast<size_t>(read.feature_size) * sizeof(Half)) {
+      feature_bytes != count * static_cast<size_t>(read.views * read.feature_size) * sizeof(Half)) {
     return Damaged(file, "its sizes do not fit each other");
   }
   NDP_ASSIGN(const auto features, reader.ReadBytes(feature_bytes));

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "ndpipe/base/log.h"
+#include "ndpipe/extract/views.h"
 #include "ndpipe/model/backbone_graph.h"
 #include "ndpipe/tuner/planning.h"
 
@@ -23,7 +24,9 @@ FinetuneJob::FinetuneJob(const JobContext& context, JobRecord record, rpc::Finet
       cut_(std::move(cut)),
       wants_held_out_(wants_held_out),
       spool_(context.state.job(work.job)),
-      overall_clock_(record_.overall_seconds) {}
+      overall_clock_(record_.overall_seconds) {
+  if (request_.views > 1) dispatcher_.NeedViewRule(extract::kViewRule);
+}
 
 namespace {
 
@@ -64,6 +67,7 @@ Result<rpc::FinetuneRequest> FinetuneJob::Resolve(const rpc::FinetuneRequest& re
   NDP_ASSIGN(const auto cut, ChooseCut(backbone, resolved.cut));
   resolved.cut = cut.tensor;
   if (start) NDP_RETURN_IF_ERROR(CheckStart(*start, backbone, cut));
+  NDP_RETURN_IF_ERROR(CheckViews(backbone, cut, resolved.views));
   if (auto recipe = RecipeOf(resolved, cut.deep); !recipe) {
     return std::unexpected(std::move(recipe).error());
   }
@@ -242,7 +246,7 @@ Status FinetuneJob::Plan() {
       if (stores.contains(replica.store)) plan_.stores.insert(replica.store);
     }
   }
-  const auto blocks = MakeBlocks(std::move(planned), cut_.feature_size, 1);
+  const auto blocks = MakeBlocks(std::move(planned), cut_.feature_size, 1, request_.views);
   spdlog::info("job {}: {} training and {} {} photos of {} classes on {} PipeStores, {} blocks",
                record_.id, plan_.training_photos, plan_.evaluation_photos, plan_.evaluation_part,
                plan_.classes.size(), plan_.stores.size(), blocks.size());
@@ -277,8 +281,14 @@ Status FinetuneJob::CheckBlock(const Block& planned, const rpc::FeatureBlock& bl
                             block.block, block.feature_space.Hex().substr(0, 12),
                             work_.feature_space.Hex().substr(0, 12)));
   }
+  const int64_t view_rule = planned.views > 1 ? extract::kViewRule : 0;
+  if (block.views != planned.views || block.view_rule != view_rule) {
+    return Fail(ErrorCode::kInvalidArgument,
+                fmt::format("block {} has {} views a photo by rule {}; {} by rule {} are asked for",
+                            block.block, block.views, block.view_rule, planned.views, view_rule));
+  }
   if (block.run != planned.run || block.feature_size != cut_.feature_size ||
-      std::ssize(block.features) != std::ssize(block.photos) * cut_.feature_size) {
+      std::ssize(block.features) != std::ssize(block.photos) * planned.views * cut_.feature_size) {
     return Fail(ErrorCode::kInvalidArgument,
                 fmt::format("block {} has run {} and {} features of size {}; run {} and size {} "
                             "are asked for",
@@ -292,7 +302,7 @@ namespace {
 
 // A photo whose features are not finite would ruin every weight: it counts as failed.
 void DropInfinite(rpc::FeatureBlock& block) {
-  const auto size = static_cast<size_t>(block.feature_size);
+  const auto size = static_cast<size_t>(block.views * block.feature_size);
   size_t kept = 0;
   for (size_t i = 0; i < block.photos.size(); ++i) {
     const auto first = block.features.begin() + static_cast<ptrdiff_t>(i * size);
@@ -373,7 +383,8 @@ Status FinetuneJob::PlanAgain(const std::vector<Block>& taken, bool may_lack) {
       }
     }
   }
-  auto blocks = MakeBlocks(std::move(again), cut_.feature_size, book_.NextBlockNumber());
+  auto blocks =
+      MakeBlocks(std::move(again), cut_.feature_size, book_.NextBlockNumber(), request_.views);
   NDP_RETURN_IF_ERROR(context_.table.ReplaceBlocks(record_.id, removed, blocks, lacking));
   book_.Replace(taken, std::move(blocks));
   return {};

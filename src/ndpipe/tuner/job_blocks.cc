@@ -54,8 +54,10 @@ const std::vector<int64_t>& Block::PhotosIn(const std::string& store) const {
 Status JobTable::InsertBlocks(int64_t job, std::span<const Block> blocks) {
   for (const auto& block : blocks) {
     NDP_RETURN_IF_ERROR(db_.Run(
-        "INSERT INTO block (job, block, run, done_by, samples) VALUES (?1, ?2, ?3, '', ?4)", job,
-        block.number, block.run, std::span<const uint8_t>(PackSamples(block.samples))));
+        "INSERT INTO block (job, block, run, done_by, samples, views) VALUES (?1, ?2, ?3, '', ?4, "
+        "?5)",
+        job, block.number, block.run, std::span<const uint8_t>(PackSamples(block.samples)),
+        block.views));
     for (const auto& holder : block.holders) {
       NDP_RETURN_IF_ERROR(db_.Run(
           "INSERT INTO block_holder (job, block, store, photos) VALUES (?1, ?2, ?3, ?4)", job,
@@ -96,8 +98,8 @@ Result<std::vector<Block>> JobTable::LoadBlocks(int64_t job) {
   std::lock_guard lock(mutex_);
   std::vector<Block> blocks;
   NDP_RETURN_IF_ERROR(db_.Query(
-      "SELECT block, run, done_by, done, failed, feature_bytes, photo_bytes, from_features FROM "
-      "block WHERE job = ?1 ORDER BY block",
+      "SELECT block, run, done_by, done, failed, feature_bytes, photo_bytes, from_features, views "
+      "FROM block WHERE job = ?1 ORDER BY block",
       [&](const sqlite::Statement& row) {
         Block block;
         block.number = row.Int(0);
@@ -108,6 +110,7 @@ Result<std::vector<Block>> JobTable::LoadBlocks(int64_t job) {
         block.feature_bytes = row.Int(5);
         block.photo_bytes = row.Int(6);
         block.from_features = row.Int(7);
+        block.views = static_cast<int>(std::clamp<int64_t>(row.Int(8), 1, rpc::kMaxViews));
         blocks.push_back(std::move(block));
       },
       job));

@@ -9,7 +9,7 @@
 namespace ndpipe::tuner {
 namespace {
 
-constexpr std::array<const char*, 2> kMigrations = {R"sql(
+constexpr std::array<const char*, 3> kMigrations = {R"sql(
 CREATE TABLE counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 INSERT INTO counter VALUES ('epoch', 0);
 CREATE TABLE store (
@@ -48,6 +48,9 @@ INSERT INTO block_holder (job, block, store, photos) SELECT job, block, store, p
 ALTER TABLE block RENAME COLUMN store TO done_by;
 UPDATE block SET done_by = '' WHERE done = 0;
 ALTER TABLE block DROP COLUMN photos;
+)sql",
+                                                    R"sql(
+ALTER TABLE block ADD COLUMN views INTEGER NOT NULL DEFAULT 1;
 )sql"};
 
 constexpr char kJobColumns[] =

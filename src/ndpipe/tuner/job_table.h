@@ -69,6 +69,7 @@ struct Holder {
 struct Block {
   int64_t number = 0;  // in the job; from kMaxPlannedBlocks on: what failed in another block
   int64_t run = 0;
+  int views = 1;                // of each of its photos: more than one of training photos only
   std::vector<Holder> holders;  // by store; one at least, each with as many photos, above 0
   std::vector<Sample> samples;  // fine-tune: one a photo; LoadBlocks leaves it empty
   bool done = false;

@@ -103,6 +103,7 @@ Result<rpc::Welcome> Membership::Join(const rpc::Hello& hello, int64_t applied,
     member.view.id = hello.store_id;
     member.view.name = hello.store_name.substr(0, kMaxNameBytes);
     member.view.device = hello.device.substr(0, kMaxNameBytes);
+    member.view.view_rule = hello.view_rule;
     member.view.connected = true;
     member.view.session = ++next_session_;
     member.view.last_change = hello.last_change;

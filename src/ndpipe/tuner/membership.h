@@ -27,6 +27,7 @@ struct StoreView {
   int64_t last_seen_us = 0;
   int64_t feature_bytes = 0;  // on its disk, as it last said in this life of the Tuner
   int64_t sidecar_bytes = 0;
+  int64_t view_rule = 0;      // as it said when it joined in this life of the Tuner; 0: no views
   double absent_seconds = 0;  // since it was lost, or since this Tuner started; 0 when connected
   bool caught_up() const { return applied >= last_change; }
 };

@@ -13,6 +13,7 @@
 
 #include "ndpipe/base/clock.h"
 #include "ndpipe/train/tail_trainer.h"
+#include "ndpipe/tuner/cut_choice.h"
 #include "ndpipe/tuner/profile_job.h"
 
 namespace ndpipe::tuner {
@@ -171,6 +172,8 @@ Result<plan::Question> MakeQuestion(const JobContext& context, const rpc::PlanRe
   workload.default_cut = at.backbone.cut;
   workload.head_parameters = (at.backbone.feature_size + 1) * at.num_classes;
   workload.max_feature_bytes = train::TrainerOptions().max_feature_bytes;
+  workload.views = request.views;
+  question.max_photo_bytes = kMaxPhotoBytes;
   for (const auto& rate : at.tuner->cuts) {
     if (rate.cut.tensor != at.backbone.cut) continue;
     workload.classifier_parameters = rate.cut.tail_parameters;
@@ -239,6 +242,7 @@ std::string FormatPlan(const rpc::PlanRequest& request, const Situation& at,
                {"training_photos", at.training_photos},
                {"evaluation_photos", at.evaluation_photos},
                {"num_classes", at.num_classes},
+               {"views", request.views},
                {"stores", StoresJson(at)},
                {"tuner_bytes_per_second", at.tuner->bytes_per_second},
                {"default_cut", at.backbone.cut},

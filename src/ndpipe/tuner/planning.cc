@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <tuple>
 #include <utility>
 
 #include "ndpipe/base/bytes.h"
@@ -80,25 +81,27 @@ std::vector<int64_t> SliceRuns(const std::vector<Hash256>& ids, uint64_t seed, i
 }
 
 std::vector<Block> MakeBlocks(std::vector<Planned> photos, int64_t feature_size,
-                              int64_t first_block) {
+                              int64_t first_block, int views) {
   using Stores = std::vector<std::string>;
   std::map<Stores, int64_t> photos_in;  // of all runs
-  std::map<std::pair<int64_t, Stores>, std::vector<Planned*>> groups;
+  std::map<std::tuple<int64_t, int, Stores>, std::vector<Planned*>> groups;
   for (auto& photo : photos) {
     auto stores = StoresOf(photo.replicas);
     ++photos_in[stores];
-    groups[{photo.run, std::move(stores)}].push_back(&photo);
+    const int of_photo = photo.sample.use == SampleUse::kTraining ? views : 1;
+    groups[{photo.run, of_photo, std::move(stores)}].push_back(&photo);
   }
   std::vector<Block> blocks;
   for (auto& [key, group] : groups) {
-    const auto& [run, stores] = key;
+    const auto& [run, views_a_photo, stores] = key;
     std::ranges::sort(group, {}, [](const Planned* p) { return p->replicas.front().number; });
-    const int64_t limit = PhotosPerBlock(feature_size, photos_in.at(stores));
+    const int64_t limit = PhotosPerBlock(feature_size * views_a_photo, photos_in.at(stores));
     auto next = group.begin();
     for (const int64_t size : BlockSizes(std::ssize(group), limit, stores.size())) {
       Block block;
       block.number = first_block + std::ssize(blocks);
       block.run = run;
+      block.views = views_a_photo;
       for (const auto& store : stores) block.holders.push_back({store, {}});
       for (const auto end = next + size; next != end; ++next) {
         const Planned& photo = **next;

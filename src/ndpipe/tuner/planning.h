@@ -40,8 +40,9 @@ struct Planned {
 };
 
 // Blocks of photos of one run and the same stores, ascending by number in the first of these.
+// views: of each training photo; with more than one these have blocks of their own.
 std::vector<Block> MakeBlocks(std::vector<Planned> photos, int64_t feature_size,
-                              int64_t first_block);
+                              int64_t first_block, int views = 1);
 
 // Photos by the stores where they lie. Numbers only: a relabel may have millions.
 class HeldPhotos {

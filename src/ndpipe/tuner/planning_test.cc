@@ -126,7 +126,7 @@ TEST(PlanningTest, RelabelBlocksHoldEachPhotoOnceInOrder) {
   EXPECT_EQ(seen.size(), 3000U);
 }
 
-TEST(FeatureSpoolTest, GivesBackWhatItGotOrSaysWhatIsWrong) {
+void ExpectSpoolGivesBack(int views) {
   const auto folder =
       std::filesystem::path(testing::TempDir()) / ("ndpipe-spool-" + std::to_string(::getpid()));
   FeatureSpool spool(folder);
@@ -137,12 +137,16 @@ TEST(FeatureSpoolTest, GivesBackWhatItGotOrSaysWhatIsWrong) {
   block.feature_space = Sha256::Of("space");
   block.feature_size = 3;
   block.photos = {5, 9};
-  for (int i = 0; i < 6; ++i) block.features.push_back(static_cast<Half>(i));
+  block.views = views;
+  block.view_rule = views > 1 ? 7 : 0;
+  for (int i = 0; i < 6 * views; ++i) block.features.push_back(static_cast<Half>(i));
   ASSERT_TRUE(spool.Write(block));
   const auto read = spool.Read(2, 17, block.feature_space);
   ASSERT_TRUE(read) << read.error().message;
   EXPECT_EQ(read->photos, block.photos);
   EXPECT_EQ(read->features, block.features);
+  EXPECT_EQ(read->views, views);
+  EXPECT_EQ(read->view_rule, block.view_rule);
   EXPECT_EQ(spool.Read(2, 17, Sha256::Of("other")).error().code, ErrorCode::kInvalidArgument);
   EXPECT_EQ(spool.Read(2, 18, block.feature_space).error().code, ErrorCode::kNotFound);
 
@@ -159,6 +163,11 @@ TEST(FeatureSpoolTest, GivesBackWhatItGotOrSaysWhatIsWrong) {
   ASSERT_TRUE(spool.Remove());
   EXPECT_FALSE(std::filesystem::exists(folder));
   EXPECT_TRUE(spool.Remove());
+}
+
+TEST(FeatureSpoolTest, GivesBackWhatItGotOrSaysWhatIsWrong) {
+  ExpectSpoolGivesBack(1);
+  ExpectSpoolGivesBack(2);
 }
 
 TEST(RequestTest, SurvivesItsJson) {

@@ -101,6 +101,7 @@ void AddSettings(const FinetuneFigures& figures, json& report) {
   report["continue_from"] =
       request.continue_from != 0 ? json(request.continue_from) : json(nullptr);
   report["delta_bits"] = request.delta_bits;
+  report["views"] = request.views;
 }
 
 // Overall time over the best that a pipeline of this extraction and this training could do.
@@ -208,6 +209,7 @@ std::string FormatReport(const std::string& report_json) {
   line("Model version", count("version"));
   line("PipeStores", count("stores"));
   line("Runs", count("n_run"));
+  if (Count(report, "views") > 1) line("Views a training photo", count("views"));
   line("Feature bytes", count("feature_bytes"));
   line("Photo bytes", count("photo_bytes"));
   line("Model bytes", count("model_bytes"));

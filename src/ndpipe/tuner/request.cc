@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "ndpipe/model/backbone.h"
+#include "ndpipe/rpc/store_link.h"
 
 namespace ndpipe::tuner {
 namespace {
@@ -67,7 +68,8 @@ std::string FormatFinetuneRequest(const rpc::FinetuneRequest& request) {
               {"cut", request.cut},
               {"continue_from", request.continue_from},
               {"delta_bits", request.delta_bits},
-              {"stores", request.stores}}
+              {"stores", request.stores},
+              {"views", request.views}}
       .dump();
 }
 
@@ -92,6 +94,7 @@ Result<rpc::FinetuneRequest> ParseFinetuneRequest(const std::string& text) {
     request.continue_from = value.value("continue_from", int64_t{0});
     request.delta_bits = value.value("delta_bits", 0);
     request.stores = value.value("stores", std::vector<std::string>());
+    request.views = value.value("views", 1);
     return request;
   });
 }
@@ -194,6 +197,11 @@ Status CheckFinetuneRequest(const rpc::FinetuneRequest& request) {
     return Fail(ErrorCode::kInvalidArgument,
                 fmt::format("deltas of {} bits are asked for: give 8, 4 or 2, or 0 for exact ones",
                             request.delta_bits));
+  }
+  if (request.views < 1 || request.views > rpc::kMaxViews) {
+    return Fail(ErrorCode::kInvalidArgument,
+                fmt::format("{} views of each photo are asked for: give 1 to {}", request.views,
+                            rpc::kMaxViews));
   }
   if (auto recipe = RecipeOf(request, false); !recipe) {
     return std::unexpected(std::move(recipe).error());

@@ -27,6 +27,7 @@ TEST(FinetuneRequest, IsReadAsItWasWritten) {
   request.continue_from = 5;
   request.stores = {"a", "b"};
   request.delta_bits = 8;
+  request.views = 4;
   const auto text = FormatFinetuneRequest(request);
   const auto read = ParseFinetuneRequest(text);
   ASSERT_TRUE(read) << read.error().message;
@@ -40,6 +41,7 @@ TEST(FinetuneRequest, IsReadAsItWasWritten) {
   EXPECT_EQ(read->continue_from, 5);
   EXPECT_EQ(read->stores, request.stores);
   EXPECT_EQ(read->delta_bits, 8);
+  EXPECT_EQ(read->views, 4);
 }
 
 // As jobs.db has them of programs that knew linear tails only.
@@ -53,6 +55,7 @@ TEST(FinetuneRequest, OldRecordsAreRead) {
   EXPECT_EQ(request->continue_from, 0);
   EXPECT_TRUE(request->stores.empty());
   EXPECT_EQ(request->delta_bits, 0);
+  EXPECT_EQ(request->views, 1);
   EXPECT_EQ(request->learning_rate, std::nullopt);
   const auto plan = ParseFinetunePlan(
       R"({"backbone":")" + std::string(64, 'a') +

@@ -20,8 +20,11 @@ bool IsLost(const Error& error) {
 // Where collected features go: to memory while they are few, else to a file.
 class RunFeatures::Sink {
  public:
-  static Result<Sink> Create(const Source& source, int64_t num_rows) {
+  // views: rows of each photo.
+  static Result<Sink> Create(const Source& source, int64_t num_photos, int views) {
     Sink sink;
+    sink.views_ = views;
+    const int64_t num_rows = num_photos * views;
     const int64_t bytes = num_rows * source.feature_size * static_cast<int64_t>(sizeof(Half));
     if (bytes <= source.max_bytes_in_memory) {
       sink.set_.feature_size = source.feature_size;
@@ -35,10 +38,13 @@ class RunFeatures::Sink {
     return sink;
   }
 
-  Status Put(int64_t row, std::span<const Half> features, int32_t class_index) {
-    if (writer_) return writer_->Put(row, features, {&class_index, 1});
+  // features: [views, feature_size].
+  Status Put(int64_t photo, std::span<const Half> features, int32_t class_index) {
+    const int64_t row = photo * views_;
+    const std::vector<int32_t> classes(static_cast<size_t>(views_), class_index);
+    if (writer_) return writer_->Put(row, features, classes);
     std::ranges::copy(features, set_.features.begin() + row * set_.feature_size);
-    set_.classes[static_cast<size_t>(row)] = class_index;
+    std::ranges::copy(classes, set_.classes.begin() + row);
     return {};
   }
 
@@ -52,6 +58,7 @@ class RunFeatures::Sink {
 
  private:
   Sink() = default;
+  int views_ = 1;
   train::FeatureSet set_;
   std::filesystem::path file_;
   std::optional<train::FeatureSliceWriter> writer_;
@@ -86,10 +93,12 @@ Status RunFeatures::ExtractAgain(const Block& block, const Error& reason) {
 
 Result<rpc::FeatureBlock> RunFeatures::Read(const Block& block) const {
   NDP_ASSIGN(auto features, source_.spool.Read(block.run, block.number, source_.feature_space));
-  if (features.feature_size == source_.feature_size) return features;
-  return Fail(ErrorCode::kDataLoss,
-              fmt::format("block {} has features of size {}, not {}", block.number,
-                          features.feature_size, source_.feature_size));
+  if (features.feature_size == source_.feature_size && features.views == block.views) {
+    return features;
+  }
+  return Fail(ErrorCode::kDataLoss, fmt::format("block {} has {} views of size {}, not {} of {}",
+                                                block.number, features.views, features.feature_size,
+                                                block.views, source_.feature_size));
 }
 
 Status RunFeatures::AddRows(const Block& block, int32_t index, const Wanted& wanted,
@@ -110,6 +119,11 @@ Status RunFeatures::AddRows(const Block& block, int32_t index, const Wanted& wan
     }
     const Sample& sample = samples[found->second];
     if (sample.use != wanted.use || sample.class_index >= wanted.num_classes) continue;
+    if (block.views != ViewsFor(wanted.use)) {
+      return Fail(ErrorCode::kInternal,
+                  fmt::format("block {} was planned with {} views of photos that need {}",
+                              block.number, block.views, ViewsFor(wanted.use)));
+    }
     rows.push_back({sample.id, sample.class_index, index, static_cast<int32_t>(i)});
   }
   return {};
@@ -118,7 +132,7 @@ Status RunFeatures::AddRows(const Block& block, int32_t index, const Wanted& wan
 Status RunFeatures::CopyRows(const Block& block, const std::vector<Row>& rows,
                              std::span<const int64_t> places, Sink& sink) const {
   NDP_ASSIGN(const auto features, Read(block));
-  const auto size = static_cast<size_t>(source_.feature_size);
+  const auto size = static_cast<size_t>(block.views * source_.feature_size);
   for (const int64_t place : places) {
     const Row& row = rows[static_cast<size_t>(place)];
     const auto first = static_cast<size_t>(row.row) * size;
@@ -156,7 +170,7 @@ Result<std::optional<train::FeatureSlice>> RunFeatures::Gather(const std::vector
   for (size_t i = 0; i < rows.size(); ++i) {
     places[static_cast<size_t>(rows[i].block)].push_back(static_cast<int64_t>(i));
   }
-  NDP_ASSIGN(auto sink, Sink::Create(source_, std::ssize(rows)));
+  NDP_ASSIGN(auto sink, Sink::Create(source_, std::ssize(rows), ViewsFor(wanted.use)));
   for (size_t b = 0; b < blocks.size(); ++b) {
     if (places[b].empty()) continue;
     NDP_ASSIGN(const bool kept, IsKept(blocks[b], CopyRows(blocks[b], rows, places[b], sink)));

@@ -26,6 +26,7 @@ class RunFeatures {
     int64_t job = 0;
     Hash256 feature_space;
     int64_t feature_size = 0;
+    int training_views = 1;  // of each training photo
     ShareBook& book;
     FeatureSpool& spool;
     PhaseClock& extract_clock;
@@ -35,8 +36,8 @@ class RunFeatures {
   explicit RunFeatures(Source source) : source_(std::move(source)) {}
 
   // The photos of runs first … end - 1 that are there for this use and of a class below
-  // num_classes, by photo id. Blocks until all of those runs are extracted. kCancelled after a
-  // stop.
+  // num_classes, by photo id; of each training photo all views, one row after another. Blocks until
+  // all of those runs are extracted. kCancelled after a stop.
   Result<train::FeatureSlice> Collect(int64_t first, int64_t end, SampleUse use,
                                       const std::stop_token& stop,
                                       int64_t num_classes = std::numeric_limits<int64_t>::max());
@@ -44,6 +45,9 @@ class RunFeatures {
   bool waits() const { return waits_; }
 
  private:
+  int ViewsFor(SampleUse use) const {
+    return use == SampleUse::kTraining ? source_.training_views : 1;
+  }
   // Where a photo's features lie.
   struct Row {
     Hash256 id;
@@ -65,7 +69,7 @@ class RunFeatures {
   Result<rpc::FeatureBlock> Read(const Block& block) const;
   Status AddRows(const Block& block, int32_t index, const Wanted& wanted,
                  std::vector<Row>& rows) const;
-  // rows[place] goes to row `place` of the sink, for each of `places`.
+  // rows[place] goes to photo `place` of the sink, for each of `places`.
   Status CopyRows(const Block& block, const std::vector<Row>& rows, std::span<const int64_t> places,
                   Sink& sink) const;
   // True after success; false when the block was lost and is asked for again; else the error.

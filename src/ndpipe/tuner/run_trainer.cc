@@ -20,6 +20,7 @@ RunFeatures::Source FeaturesOf(const TrainingInput& input) {
           .job = input.job,
           .feature_space = input.feature_space,
           .feature_size = input.cut.feature_size,
+          .training_views = input.request.views,
           .book = input.book,
           .spool = input.spool,
           .extract_clock = input.extract_clock,
@@ -129,6 +130,7 @@ Result<train::TrainerOptions> RunTrainer::MakeOptions() {
   options.num_runs = static_cast<int>(input_.plan.num_runs);
   options.num_photos = input_.plan.training_photos;
   options.num_threads = input_.context.train_threads;
+  options.views = input_.request.views;
   options.part = part_;
   options.max_feature_bytes = input_.context.max_feature_bytes;
   options.spill_folder = input_.context.state.job(input_.job);

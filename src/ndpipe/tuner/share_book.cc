@@ -265,8 +265,9 @@ Result<ShareBook::Answer> ShareBook::TryNextLocked(const rpc::AssignmentKey& key
   shares_[key.store_id].has_ended = next.ended;
   if (!next.block) return Answer{.block = {}, .ended = next.ended};
   const Block& block = blocks_.at(*next.block);
-  return Answer{.block = rpc::WorkBlock{block.run, block.number, block.PhotosIn(key.store_id)},
-                .ended = false};
+  return Answer{
+      .block = rpc::WorkBlock{block.run, block.number, block.PhotosIn(key.store_id), block.views},
+      .ended = false};
 }
 
 Result<ShareBook::Answer> ShareBook::TryNext(const rpc::AssignmentKey& key) {

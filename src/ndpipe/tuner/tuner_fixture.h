@@ -97,7 +97,7 @@ class TunerTest : public testing::Test {
 
   // From now on jobs.db refuses this, as on a disk that is full.
   void FailEvery(const std::string& change) {
-    constexpr std::array<const char*, 2> kThere = {"", ""};  // the Tuner has made the schema
+    constexpr std::array<const char*, 3> kThere = {"", "", ""};  // the Tuner has made the schema
     auto db = sqlite::Database::Open(state_ / "jobs.db", kThere);
     ASSERT_TRUE(db) << db.error().message;
     const auto made = db->Execute("CREATE TRIGGER full BEFORE " + change +
@@ -144,11 +144,12 @@ class TunerTest : public testing::Test {
     return (*labels)->GetVersion(version)->tail;
   }
   // The tail of a fine-tune that nothing disturbs, of photos 0 … num_photos - 1 on one store.
-  Hash256 UndisturbedTail(int num_photos, int num_runs) {
+  Hash256 UndisturbedTail(int num_photos, int num_runs, int views = 1) {
     auto& service = Open("undisturbed");
     FakeStore store("calm", Range(0, num_photos));
     EXPECT_TRUE(store.Connect(service));
     auto request = Request(num_runs, 1);
+    request.views = views;
     request.relabel = false;
     const auto status = WaitFor(*service.StartFinetune(request), "done");
     const auto tail = TailOf(status.version);

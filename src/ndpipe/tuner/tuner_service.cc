@@ -207,6 +207,10 @@ rpc::JobStatus TunerService::Describe(const JobRecord& record) const {
   status.started_us = record.started_us;
   status.finished_us = record.finished_us;
   status.error = record.error;
+  if (record.kind == JobKind::kFinetune) {
+    const auto request = ParseFinetuneRequest(record.request);
+    if (request) status.views = request->views;
+  }
   if (record.report_final) status.report_json = record.report;
   if (IsFinished(record.state)) return status;
   if (const auto job = runner_->current(); job && job->id() == record.id) job->Describe(status);
@@ -356,6 +360,7 @@ Result<rpc::FinetuneRequest> TunerService::WithPlan(rpc::FinetuneRequest request
   asked.epochs = request.epochs;
   asked.objective = request.plan_objective;
   asked.min_accuracy = request.plan_min_accuracy;
+  asked.views = request.views;
   NDP_ASSIGN(const auto planned, PlanFinetune(MakeContext(), asked));
   if (!planned.missing.empty()) {
     return Fail(ErrorCode::kFailedPrecondition,
