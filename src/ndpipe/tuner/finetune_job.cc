@@ -188,7 +188,7 @@ Result<std::vector<label::LabelId>> FinetuneJob::ByName(const std::set<label::La
 
 std::set<std::string> FinetuneJob::ChooseStores(
     const std::set<std::string>& connected, const std::vector<label::TrainingPhoto>& photos) const {
-  const std::set<std::string> chosen(request_.stores.begin(), request_.stores.end());
+  std::set<std::string> chosen(request_.stores.begin(), request_.stores.end());
   if (chosen.empty()) return connected;
   const bool are_enough = std::ranges::includes(connected, chosen) &&
                           std::ranges::all_of(photos, [&](const label::TrainingPhoto& photo) {
