@@ -163,6 +163,14 @@ def test_two_versions_side_by_side(tmp_path):
 
         assert cluster.ask("models", "serve", made)["job"] is None
         assert seen_versions(cluster) == {made}
+
+        # The one before is kept for the way back, until it is dropped; the serving one cannot be.
+        refused = run("models", "drop", made, "--tuner", f"127.0.0.1:{cluster.port}", check=False)
+        assert refused.returncode == 1 and "serving" in refused.stderr
+        assert cluster.ask("models", "drop", 2) == {"version": 2, "outcomes": 120}
+        assert cluster.query("SELECT count(*) FROM outcome WHERE version = 2") == [(0,)]
+        assert cluster.ask("models", "rollback", check=False) is None
+        assert seen_versions(cluster) == {made}
         cluster.check_one_outcome_each(made)
 
 
