@@ -16,7 +16,8 @@ def test_plan_measures_once_chooses_and_is_followed(tmp_path):
 
         plan = cluster.ask("plan", "--photos", 40, "--max-cuts", 3, "--epochs", 1)
         assert plan["missing"] == []
-        assert plan["training_photos"] + plan["evaluation_photos"] == 120
+        # Held-out photos are neither where there are test photos: they say when a deep tail's training stops.
+        assert 110 <= plan["training_photos"] + plan["evaluation_photos"] < 120
         assert len(plan["stores"]) == 2 and all(s["bytes_per_second"] > 0 for s in plan["stores"])
         cuts = {o["cut"] for o in plan["options"]}
         assert plan["default_cut"] in cuts and len(cuts) == 3
