@@ -5,12 +5,14 @@
 //                       [--first-seed N] [--cut TENSOR] [--epochs N] [--seconds S] [--recipe
 //                       FIELD=VALUE]… [--all]
 //                       [--overview] [--views N]… [--view-strength SIDE,STRETCH,COLOUR]
+//                       [--photos N]
 //                       [memory] [runs] [classes] [cuts] [views]
 // Without a study: all. Features are kept below DIR (not given: here), and read again by the next
 // run; so are the imported photos. --cut: the deep tail of `classes`, and of `cuts` in place of the
 // best of its overview. --overview: of `cuts`, only that: accuracy on a part of the training
 // photos that is held out; of `views` the same. --seconds: what it may spend on training at one
-// cut. --views: numbers of views that are compared with one. --view-strength: how far they go from
+// cut. --photos: of `views`, so many training photos. --views: numbers of views that are compared
+// with one. --view-strength: how far they go from
 // the plain pixels, in shares of 1.
 #include <fmt/format.h>
 
@@ -73,6 +75,7 @@ bool SetFlag(StudyFlags& flags, const std::string& name, const std::string& valu
   if (name == "--recipe") return flags.recipe.push_back(value), true;
   if (name == "--threads") return ReadNumber(value, flags.threads);
   if (name == "--seeds") return ReadNumber(value, flags.seeds);
+  if (name == "--photos") return ReadNumber(value, flags.photos);
   if (name == "--first-seed") return ReadNumber(value, flags.first_seed);
   if (name == "--epochs") return ReadNumber(value, flags.epochs);
   if (name == "--seconds") return ReadNumber(value, flags.seconds);
@@ -137,7 +140,8 @@ int main(int argc, char** argv) {
         "usage: finetune_bench --cifar100 ARCHIVE [--folder DIR] [--model MODEL] "
         "[--threads N] [--seeds N] [--first-seed N] [--cut TENSOR] [--epochs N] [--seconds S] "
         "[--recipe FIELD=VALUE]… [--all] [--overview] [--views N]… "
-        "[--view-strength SIDE,STRETCH,COLOUR] [memory] [runs] [classes] [cuts] [views]\n");
+        "[--view-strength SIDE,STRETCH,COLOUR] [--photos N] [memory] [runs] [classes] [cuts] "
+        "[views]\n");
     return 2;
   }
   return ndpipe::bench::Main("finetune_bench", [&] { return ndpipe::bench::Run(*arguments); });

@@ -27,6 +27,7 @@ struct StudyFlags {
   bool all = false;                 // every cut
   std::vector<std::string> recipe;  // FIELD=VALUE, of deep tails
   std::vector<int> views;           // of `views`; empty: as the study says
+  int photos = 0;                   // of `views`, to train on; 0: all
   extract::ViewStrength view_strength;
 };
 

@@ -42,11 +42,20 @@ Result<Data> Load(const StudyFlags& flags, CifarFeatures& features, const model:
             .judged = plain.test,
             .judged_part = "test",
             .extract_seconds = with_views.extract_seconds};
-  if (!flags.overview_only) return data;
-  auto split = SplitRows(plain.training.size());
-  data.photos = std::move(split.training);
-  NDP_ASSIGN(data.judged, Pick(plain.training, split.held_out));
-  data.judged_part = "held-out";
+  if (flags.overview_only) {
+    auto split = SplitRows(plain.training.size());
+    data.photos = std::move(split.training);
+    NDP_ASSIGN(data.judged, Pick(plain.training, split.held_out));
+    data.judged_part = "held-out";
+  }
+  if (flags.photos > 0 && flags.photos < std::ssize(data.photos)) {
+    std::vector<int64_t> few;
+    for (const int64_t i : Shuffled(std::ssize(data.photos), 2)) {
+      if (std::ssize(few) < flags.photos) few.push_back(data.photos[static_cast<size_t>(i)]);
+    }
+    std::ranges::sort(few);
+    data.photos = std::move(few);
+  }
   return data;
 }
 

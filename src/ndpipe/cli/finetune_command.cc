@@ -144,9 +144,10 @@ void DeclareFinetune(CLI::App& app, Invocation& invocation) {
   DeclareRecipe(*command, *flags);
   command
       ->add_option("--views", request.views,
-                   "so many views of each training photo, crops of it and mirrored ones, an epoch "
-                   "trains on one of them; extraction and its bytes grow as many times, training "
-                   "does not: it may pay for deep tails on few photos, hardly for the default cut")
+                   "of each training photo: itself and crops of it, of which each epoch trains on "
+                   "one; extraction and its bytes grow as many times, training does not. Where "
+                   "it was measured it paid little or not at all (docs/training.md): compare "
+                   "before using it, with early cuts, few photos and more epochs first")
       ->check(CLI::Range(1, extract::kMaxViews))
       ->capture_default_str();
   command->add_option("--seed", request.seed, "equal seeds give equal models")

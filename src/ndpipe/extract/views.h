@@ -18,7 +18,7 @@ inline constexpr int64_t kViewRule = 1;
 // How far views go from the plain pixels; the default is what fine-tunes use. Shares are in
 // 1/65536, at most 65536.
 struct ViewStrength {
-  uint32_t min_side = 52429;  // of the crop's side, on average of both: 0.8 to 1
+  uint32_t min_side = 58982;  // of the crop's side, on average of both: 0.9 to 1
   uint32_t stretch = 3277;    // by which a side may be longer and the other shorter: 0.05
   uint32_t colour = 0;        // by which the contrast may change, and the brightness
 };

@@ -38,7 +38,7 @@ HandOut::Store& HandOut::StoreOf(const std::string& id) {
 }
 
 void HandOut::Add(int64_t block, int64_t run, int64_t photos,
-                  const std::vector<std::string>& holders) {
+                  const std::vector<std::string>& holders, int views) {
   const auto [found, is_new] = groups_.try_emplace(holders);
   Group& group = found->second;
   if (is_new) {
@@ -50,7 +50,12 @@ void HandOut::Add(int64_t block, int64_t run, int64_t photos,
   group.undone_photos += photos;
   for (const auto& holder : holders) ++stores_[holder].undone_blocks;
   Piece& piece = pieces_[block];
-  piece = {.group = &group, .run = run, .photos = photos, .hands = {}, .is_waiting = false};
+  piece = {.group = &group,
+           .run = run,
+           .photos = photos * views,
+           .views = views,
+           .hands = {},
+           .is_waiting = false};
   SetWaiting(block, piece, true);
   is_balanced_ = false;
 }
@@ -75,7 +80,7 @@ void HandOut::Remove(int64_t block) {
   if (piece.is_waiting) is_balanced_ = false;
   SetWaiting(block, piece, false);
   --piece.group->undone_blocks;
-  piece.group->undone_photos -= piece.photos;
+  piece.group->undone_photos -= piece.photos / piece.views;
   for (const auto& holder : piece.group->holders) --stores_[holder].undone_blocks;
   pieces_.erase(found);
 }

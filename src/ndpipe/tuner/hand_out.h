@@ -43,8 +43,10 @@ class HandOut {
   explicit HandOut(std::chrono::milliseconds heartbeat) : heartbeat_(heartbeat) {}
 
   // ---- what is to be done ----
-  // holders: ascending, not empty.
-  void Add(int64_t block, int64_t run, int64_t photos, const std::vector<std::string>& holders);
+  // holders: ascending, not empty. views: of each photo; each is as much work as a photo with one,
+  // and counts as one in all that follows but Stuck.
+  void Add(int64_t block, int64_t run, int64_t photos, const std::vector<std::string>& holders,
+           int views = 1);
   void Remove(int64_t block);    // it is done, or no part of the job any more
   void Withhold(int64_t block);  // in nobody's hands: stays undone, but nobody gets it
   bool IsInHands(int64_t block) const;
@@ -84,12 +86,13 @@ class HandOut {
     std::set<std::pair<int64_t, int64_t>> waiting;  // (run, block) that may be handed out
     int64_t waiting_photos = 0;
     int64_t undone_blocks = 0;
-    int64_t undone_photos = 0;
+    int64_t undone_photos = 0;  // whatever their views
   };
   struct Piece {
     Group* group = nullptr;
     int64_t run = 0;
-    int64_t photos = 0;
+    int64_t photos = 0;  // views
+    int views = 1;       // of each photo
     std::set<std::string> hands;
     bool is_waiting = false;  // in the group's `waiting`
   };

@@ -199,12 +199,14 @@ TEST_F(TunerTest, JobsOnReplicasOutliveStoresAndTuner) {
     const std::string state = "state" + std::to_string(blocks);
     Open(state);
     stores_.clear();
-    AddStore("a", Range(0, 800)).blocks_until_death = blocks;
+    auto& a = AddStore("a", Range(0, 800));
+    a.blocks_until_death = blocks;
     auto& b = AddStore("b", Range(200, kPhotos));
     ConnectAll();
     const auto job = *service_->StartFinetune(Request(3, 2));
     ASSERT_TRUE(Eventually([&] { return b.blocks_sent >= blocks; }));
     Open(state);
+    a.blocks_until_death = -1;  // where it has outlived the Tuner's first life
     ConnectAll();
     const auto report = WaitForReport(job);
     ASSERT_TRUE(report.is_object());

@@ -40,7 +40,7 @@ void ShareBook::OpenLocked(const Block& block) {
   std::vector<std::string> holders;
   holders.reserve(block.holders.size());
   for (const auto& holder : block.holders) holders.push_back(holder.store);
-  hand_out_.Add(block.number, block.run, block.num_photos(), holders);
+  hand_out_.Add(block.number, block.run, block.num_photos(), holders, block.views);
 }
 
 void ShareBook::CountLocked(const Block& block, int sign) {
