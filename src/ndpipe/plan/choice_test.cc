@@ -131,6 +131,14 @@ TEST_F(ChoiceTest, AccuracyIsAskedOfWhatIsKnown) {
   EXPECT_THAT(answer->reason, HasSubstr("no cut is known to reach a top-1 of 0.9"));
 }
 
+TEST_F(ChoiceTest, ViewsThatFitNoMessageAreNotChosen) {
+  auto question = Ask();
+  question.max_photo_bytes = 150'000;
+  EXPECT_EQ(Chosen(*Choose(question)).cut, "early");
+  question.workload.views = 2;
+  EXPECT_EQ(Chosen(*Choose(question)).cut, kDefaultCut);
+}
+
 TEST_F(ChoiceTest, UnmeasuredCombinationsAreSaid) {
   stores_[1].cuts.erase(stores_[1].cuts.begin());
   stores_[1].bytes_per_second = 0;

@@ -178,6 +178,24 @@ TEST(CostModel, PatienceLooksAtHeldOutPhotos) {
   EXPECT_EQ(prediction.feature_bytes, 120'000);
 }
 
+// 80 training photos of three views and 20 others: 260 views, of which the first 100 are cached.
+TEST(CostModel, ViewsAreExtractedAndSentButNotTrainedOnMore) {
+  const auto store = MakeStore("a", 1e9, {{kDefaultCut, 1000, 0.1, 1.0}});
+  auto workload = MakeWorkload(80);
+  workload.evaluation_photos = 20;
+  const auto training = MakeTraining(kDefaultCut, 1000, 0.02);
+  const auto plain = MustPredict(workload, {{&store, 100}}, training, kNoBound, 1);
+  workload.views = 3;
+  const auto views = MustPredict(workload, {{&store, 100}}, training, kNoBound, 1);
+  EXPECT_NEAR(plain.extraction_seconds, 100 * 1000 / 1e9, 1e-9);
+  EXPECT_NEAR(views.extraction_seconds, 160 * 0.1, 1e-9);
+  EXPECT_EQ(plain.feature_bytes, 100'000);
+  EXPECT_EQ(views.feature_bytes, 260'000);
+  EXPECT_EQ(views.training_seconds, plain.training_seconds);
+  const auto slow = MustPredict(workload, {{&store, 100}}, training, 1000, 1);
+  EXPECT_NEAR(slow.extraction_seconds, 260, 1e-9);
+}
+
 TEST(CostModel, DegenerateInputs) {
   const auto store = MakeStore("a", 0, {{kDefaultCut, 1000, 0.1, 0}});
   const auto training = MakeTraining(kDefaultCut, 1000, 0.02);
