@@ -117,7 +117,7 @@ TEST(ViewsTest, ACropIsEnlargedBilinearly) {
   const ViewCrop crop{.left = 4, .top = 3, .width = 17, .height = 15};
   const auto out = Make(pixels, height, width, crop);
   const auto at = [&](int y, int x, int channel) {
-    return static_cast<double>(pixels[static_cast<size_t>((y * width + x) * 3 + channel)]);
+    return static_cast<double>(pixels.at((y * width + x) * 3 + channel));
   };
   const auto place = [](int i, int count, int start, int length) {
     const double centre = (i + 0.5) * length / count - 0.5;
@@ -138,7 +138,7 @@ TEST(ViewsTest, ACropIsEnlargedBilinearly) {
                              at(bottom, right, channel) * (from_x - left);
         const double wanted = above * (1 - (from_y - top)) + below * (from_y - top);
         // Weights are in 1/128: neighbours differ by up to 249.
-        EXPECT_NEAR(out[static_cast<size_t>((y * width + x) * 3 + channel)], wanted, 4.5);
+        EXPECT_NEAR(out.at((y * width + x) * 3 + channel), wanted, 4.5);
       }
     }
   }
