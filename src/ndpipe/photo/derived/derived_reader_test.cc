@@ -92,8 +92,12 @@ TEST_F(DerivedReaderTest, NeverGivesWrongBytesWhileAnotherWrites) {
   std::jthread writer([&] {
     for (int round = 0; round < 60; ++round) {
       for (int n = 0; n < kNumbers; ++n) Put(n, std::to_string(n) + std::string(round * 50, 'x'));
-      if (round % 7 == 3) ASSERT_TRUE(store_->Delete(round % kNumbers));
-      if (round % 20 == 19) ASSERT_TRUE(store_->DropSpace(kSpace));
+      if (round % 7 == 3) {
+        ASSERT_TRUE(store_->Delete(round % kNumbers));
+      }
+      if (round % 20 == 19) {
+        ASSERT_TRUE(store_->DropSpace(kSpace));
+      }
     }
     ends = true;
   });
